@@ -1,0 +1,9 @@
+//! Package specifications, and the lists that wishes are made from.
+
+mod list;
+mod spec;
+mod version;
+
+pub use spec::PackageSpec;
+
+pub(crate) use list::resolve;

@@ -1,0 +1,148 @@
+//! Where a line came from, and the problems found so far.
+
+use gatehouse_model::Problem;
+
+/// One line of one opened file; the file is an index into the report that opened it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct At {
+    file: usize,
+    pub(crate) line: usize,
+}
+
+#[derive(Debug)]
+struct Opened {
+    name: String,
+    included: Option<At>,
+}
+
+/// Every file opened by one compile, in order, and what is wrong in them.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    opened: Vec<Opened>,
+    found: Vec<(At, String)>,
+}
+
+impl Report {
+    /// Notes that a file is read, and the place that asked for it; the answer is the file's line 0.
+    pub(crate) fn open(&mut self, name: impl Into<String>, included: Option<At>) -> At {
+        self.opened.push(Opened { name: name.into(), included });
+        At { file: self.opened.len() - 1, line: 0 }
+    }
+
+    /// The name under which the user knows the file.
+    pub(crate) fn file(&self, at: At) -> &str {
+        &self.opened[at.file].name
+    }
+
+    /// `file:line`, or the file alone for line 0.
+    pub(crate) fn place(&self, at: At) -> String {
+        if at.line == 0 { self.file(at).to_owned() } else { format!("{}:{}", self.file(at), at.line) }
+    }
+
+    /// How many includes lead to this file.
+    pub(crate) fn depth(&self, at: At) -> usize {
+        std::iter::successors(self.opened[at.file].included, |from| self.opened[from.file].included).count()
+    }
+
+    /// Adds a problem.
+    pub(crate) fn problem(&mut self, at: At, what: impl Into<String>) {
+        self.found.push((at, what.into()));
+    }
+
+    /// Whether nothing is wrong so far.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// All problems, files in the order they were first opened, then by line; the same one only once.
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
+        let first =
+            |at: At| self.opened.iter().position(|file| file.name == self.file(at)).unwrap_or(at.file);
+        let mut keyed: Vec<(usize, Problem)> = self
+            .found
+            .iter()
+            .map(|(at, what)| {
+                let what = format!("{what}{}", self.chain(*at));
+                (first(*at), Problem::at(self.file(*at), at.line, what))
+            })
+            .collect();
+        keyed.sort_by_key(|(file, problem)| (*file, problem.line));
+        let mut problems: Vec<Problem> = Vec::new();
+        for (_, problem) in keyed {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        problems
+    }
+
+    /// ` (included from a:1, included from b:2)` for a file that another one asked for.
+    fn chain(&self, at: At) -> String {
+        let steps: Vec<String> =
+            std::iter::successors(self.opened[at.file].included, |from| self.opened[from.file].included)
+                .map(|from| format!("included from {}", self.place(from)))
+                .collect();
+        if steps.is_empty() { String::new() } else { format!(" ({})", steps.join(", ")) }
+    }
+}
+
+impl At {
+    /// Another line of the same file.
+    pub(crate) fn on(self, line: usize) -> Self {
+        Self { line, ..self }
+    }
+}
+
+/// The candidate that differs from a name by at most two letters, for `did you mean`.
+pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (distance(name, candidate), candidate))
+        .filter(|(far, candidate)| *far <= 2 && *far < candidate.len())
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_come_in_file_order_with_their_includes() {
+        let mut report = Report::default();
+        let source = report.open("lcfg/source/ce", None);
+        let header = report.open("lcfg/include/a.h", Some(source.on(3)));
+        report.problem(header.on(2), "b");
+        report.problem(source.on(9), "a");
+        report.problem(header.on(1), "c");
+        let all: Vec<String> = report.into_problems().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            all,
+            [
+                "lcfg/source/ce:9: a",
+                "lcfg/include/a.h:1: c (included from lcfg/source/ce:3)",
+                "lcfg/include/a.h:2: b (included from lcfg/source/ce:3)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_slip_finds_its_word() {
+        assert_eq!(nearest("disk", ["disks", "entries"].into_iter()), Some("disks"));
+        assert_eq!(nearest("x", ["disks", "ab"].into_iter()), None);
+    }
+}

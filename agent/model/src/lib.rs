@@ -1,0 +1,23 @@
+//! The contract between what is baked into an image and what reads it in the field: sites, sizes, names,
+//! digests, locks, manifests and events. Values only: no file, clock, network or process is touched here.
+#![forbid(unsafe_code)]
+
+mod digest;
+mod event;
+mod fault;
+mod lock;
+mod manifest;
+mod names;
+mod problem;
+pub mod site;
+mod size;
+
+pub use digest::{Digest, Hasher};
+pub use event::{Event, State};
+pub use fault::{Doing, Exit, Fault, Refusal};
+pub use lock::{Closure, Lock, LockedPackage, PackageId, PackageSet, SET_HOST, SET_INSTALLER, SET_TOOLS};
+pub use manifest::{Depot, FileRef, ImageManifest, ImagePart, Layer, NodeKernel};
+pub use names::{Mac, NodeName};
+pub use problem::Problem;
+pub use site::Site;
+pub use size::Size;

@@ -1,0 +1,92 @@
+//! What is in an image and in its depot, with digests: `manifest.json` and `depot.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, lock::Closure};
+
+/// One file by path (relative to the depot or output directory), size in bytes and digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRef {
+    /// Path with forward slashes, relative.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Digest of the contents.
+    pub sha256: Digest,
+}
+
+/// A layer: the configured file tree of one package closure, as a `.tar.zst`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// The compressed tar file.
+    pub file: FileRef,
+    /// Size of the uncompressed tar stream in bytes.
+    pub unpacked: u64,
+    /// How many entries it has.
+    pub entries: u64,
+}
+
+/// What a hypervisor starts to install or run a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeKernel {
+    /// The kernel; for UML the executable, started with the loader beside it when `loader` is set.
+    pub kernel: FileRef,
+    /// The installer's initramfs for this kernel: compressed cpio archives, concatenated in this order.
+    pub initrd: Vec<FileRef>,
+}
+
+/// The read-only part of the image that the install server serves; `depot.json` at its top.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Depot {
+    /// Version of this format: 1.
+    pub schema: u32,
+    /// The agent as it is put onto nodes.
+    pub agent: FileRef,
+    /// Kernel and installer by vmm: `xen`, `uml`, `kvm`.
+    pub kernels: BTreeMap<String, NodeKernel>,
+    /// Layers by the closure they hold.
+    pub layers: BTreeMap<Closure, Layer>,
+}
+
+/// One partition of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImagePart {
+    /// Number in the partition table, from 1.
+    pub number: u32,
+    /// GPT name.
+    pub name: String,
+    /// Offset in bytes.
+    pub offset: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Digest of the contents; none for the site partition, which may be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+}
+
+/// `manifest.json`: what an image holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImageManifest {
+    /// Version of this format: 1.
+    pub schema: u32,
+    /// Version of the builder that made it.
+    pub builder: String,
+    /// Digest of site.lock's text.
+    pub lock: Digest,
+    /// Digest of everything that the build takes in but the site directory.
+    pub inputs: Digest,
+    /// Seconds since 1970 that every file in the image is dated.
+    pub epoch: u64,
+    /// The image file.
+    pub image: FileRef,
+    /// Its partitions, in order.
+    pub partitions: Vec<ImagePart>,
+    /// Kernel release of the host.
+    pub kernel: String,
+    /// The depot's contents.
+    pub depot: Depot,
+}

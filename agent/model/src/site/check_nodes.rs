@@ -1,0 +1,167 @@
+//! The `[[node]]` sections, and what no two machines of a site may share.
+
+use std::net::Ipv4Addr;
+
+use super::read::{At, Reader, Section};
+use super::{Network, Node, Subnet, values};
+use crate::{Mac, NodeName, Size};
+
+pub(super) const NODE: &[&str] = &["name", "address", "mac", "memory", "vcpus", "disk", "role", "autostart"];
+
+/// Names that mean something else in messages, tags and `/etc/hosts`.
+const RESERVED: &[&str] = &["host", "localhost"];
+
+pub(super) fn node_name(r: &mut Reader, section: &Section<'_>) -> Option<At<NodeName>> {
+    section.read(r, "name", |text| {
+        if RESERVED.contains(&text) {
+            return Err(format!("{text:?} has a meaning of its own; write another name"));
+        }
+        text.parse()
+    })
+}
+
+pub(super) fn inside(r: &mut Reader, key: &str, subnet: Subnet, address: &At<Ipv4Addr>) {
+    let given = address.value;
+    let why = if !subnet.contains(given) {
+        "lies outside"
+    } else if given == subnet.address {
+        "is the network's own address in"
+    } else if given == subnet.broadcast() {
+        "is the broadcast address of"
+    } else {
+        return;
+    };
+    let first = Ipv4Addr::from_bits(subnet.address.to_bits() + 1);
+    let last = Ipv4Addr::from_bits(subnet.broadcast().to_bits() - 1);
+    r.problem(address.line, format!("{key}: {given} {why} {subnet}; write one from {first} to {last}"));
+}
+
+pub(super) fn whole_mib(r: &mut Reader, section: &Section<'_>, key: &str) -> Option<Size> {
+    let size = section.read(r, key, |text| {
+        let size: Size = text.parse()?;
+        if size == Size::mib(size.as_mib()) {
+            Ok(size)
+        } else {
+            Err(format!("{size} is not whole; write a multiple of 1MiB"))
+        }
+    });
+    size.map(|at| at.value)
+}
+
+/// What no two machines of a site may share, and where it was first seen.
+struct Taken<T>(Vec<(T, usize, String)>);
+
+impl<T: PartialEq + std::fmt::Display> Taken<T> {
+    fn take(&mut self, r: &mut Reader, key: &str, value: T, line: usize, by: &str) {
+        if let Some((_, _, first)) = self.0.iter().find(|(other, ..)| *other == value) {
+            r.problem(line, format!("{key}: {value} is used by {first} already; write another one"));
+        } else {
+            self.0.push((value, line, by.to_owned()));
+        }
+    }
+}
+
+pub(super) fn nodes(
+    r: &mut Reader,
+    top: &Section<'_>,
+    site: Option<&NodeName>,
+    network: Option<&Network>,
+) -> Vec<Node> {
+    let sections = top.sections(r, "node");
+    if !top.has("node") {
+        r.missing(1, "node: not given; write [[node]] with name, address, memory and disk");
+    }
+    let (mut names, mut addresses, mut macs) = (Taken(Vec::new()), Taken(Vec::new()), Taken(Vec::new()));
+    if let Some(site) = site {
+        names.0.push((site.clone(), 0, "the host".to_owned()));
+    }
+    if let Some(network) = network {
+        addresses.0.push((network.host, 0, "the host".to_owned()));
+        addresses.0.extend(network.gateway.map(|gateway| (gateway, 0, "the gateway".to_owned())));
+    }
+    let mut nodes = Vec::new();
+    for section in &sections {
+        let parts = node_parts(r, section, site, network.map(|network| network.subnet));
+        let by =
+            parts.name.as_ref().map_or_else(|| "another node".to_owned(), |at| format!("node {}", at.value));
+        if let Some(name) = &parts.name {
+            names.take(r, "node.name", name.value.clone(), name.line, &by);
+        }
+        if let Some(address) = &parts.address {
+            addresses.take(r, "node.address", address.value, address.line, &by);
+        }
+        if let Some(mac) = &parts.mac {
+            macs.take(r, "node.mac", mac.value, mac.line, &by);
+        }
+        nodes.extend(parts.into_node());
+    }
+    nodes
+}
+
+/// A node as far as it could be read.
+struct NodeParts {
+    name: Option<At<NodeName>>,
+    address: Option<At<Ipv4Addr>>,
+    mac: Option<At<Mac>>,
+    memory: Option<Size>,
+    vcpus: u32,
+    disk: Option<Size>,
+    role: String,
+    autostart: bool,
+}
+
+impl NodeParts {
+    fn into_node(self) -> Option<Node> {
+        Some(Node {
+            name: self.name?.value,
+            address: self.address?.value,
+            mac: self.mac?.value,
+            memory: self.memory?,
+            vcpus: self.vcpus,
+            disk: self.disk?,
+            role: self.role,
+            autostart: self.autostart,
+        })
+    }
+}
+
+fn node_parts(
+    r: &mut Reader,
+    section: &Section<'_>,
+    site: Option<&NodeName>,
+    subnet: Option<Subnet>,
+) -> NodeParts {
+    section.only(r, NODE);
+    let name = node_name(r, section);
+    let name = section.require(r, "name", name, "\"node1\"");
+    let address = section.read(r, "address", values::address);
+    let address = section.require(r, "address", address, "\"10.0.2.21\"");
+    if let (Some(subnet), Some(address)) = (subnet, &address) {
+        inside(r, "node.address", subnet, address);
+    }
+    let given = section.read(r, "mac", |text| {
+        let mac: Mac = text.parse()?;
+        if mac.bytes()[0] & 1 == 0 && mac.bytes() != [0; 6] {
+            return Ok(mac);
+        }
+        Err(format!(
+            "{mac} is not the address of one machine; write one that begins with 02, or remove the key"
+        ))
+    });
+    let mac = given.or_else(|| {
+        let (site, name) = (site?, name.as_ref()?);
+        Some(At { line: name.line, value: Mac::derived(&format!("{site}/{}", name.value)) })
+    });
+    let memory = whole_mib(r, section, "memory");
+    let disk = whole_mib(r, section, "disk");
+    NodeParts {
+        name,
+        address,
+        mac,
+        memory: section.require(r, "memory", memory, "\"512MiB\""),
+        vcpus: section.number(r, "vcpus", 1, 128).unwrap_or(1),
+        disk: section.require(r, "disk", disk, "\"4GiB\""),
+        role: section.read(r, "role", values::role).map(|at| at.value).unwrap_or_default(),
+        autostart: section.flag(r, "autostart").unwrap_or(true),
+    }
+}

@@ -1,0 +1,248 @@
+//! `site.toml` as it is written. What the texts mean and whether they fit together is checked in `check`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{DiskRole, DiskSort, Erase, InstallTo, Site, VmmKind};
+use crate::Problem;
+
+/// The machine and the nodes of one site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SiteFile {
+    /// Version of this format: 1.
+    #[schemars(range(min = 1, max = 1))]
+    pub schema: u32,
+    /// What the site is called.
+    pub site: SiteSection,
+    /// Where the system is installed to.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub install: InstallSection,
+    /// Which disks are used: one rule for everything, or one with `role = "system"` and one with `role = "vms"`.
+    #[schemars(length(min = 1, max = 2))]
+    pub disk: Vec<DiskSection>,
+    /// The site's one network segment.
+    pub network: NetworkSection,
+    /// What the machine keeps for itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub host: HostSection,
+    /// The logical servers, in the order in which they start.
+    #[schemars(length(min = 1))]
+    pub node: Vec<NodeSection>,
+    /// Who may log in, and from where.
+    #[serde(default)]
+    pub access: AccessSection,
+    /// Where packages come from and which are added.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub packages: PackagesSection,
+}
+
+/// What the site is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SiteSection {
+    /// Name of the site, which is also the host's name: lower-case letters, digits and hyphens.
+    #[schemars(length(min = 1, max = 32), regex(pattern = "^[a-z][a-z0-9-]*$"))]
+    pub name: String,
+    /// DNS domain of the host and all nodes, in lower case.
+    pub domain: String,
+    /// The time of every file in the image and the earliest time the machine believes: `2026-01-01T00:00:00Z`.
+    #[schemars(regex(pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"))]
+    pub epoch: String,
+}
+
+/// Where the system is installed to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct InstallSection {
+    /// `self`: onto the disk booted from; `rule`: onto the disk that `[[disk]]` names; not given: it is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<InstallTo>,
+}
+
+/// Which disk. All keys given must match; texts may hold `*` and `?`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct DiskSection {
+    /// What the disk is for; both where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<DiskRole>,
+    /// Serial number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Vendor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
+    /// Path under /dev/disk/by-path, or a kernel name under /dev.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// World wide name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    /// How it is attached: `nvme`, `sata`, `scsi`, `usb`, `virtio`, `xen` or `mmc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bus: Option<String>,
+    /// Solid state (true) or spinning (false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssd: Option<bool>,
+    /// Smallest size, such as `8GiB`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_size: Option<String>,
+    /// Largest size, such as `2TiB`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<String>,
+    /// Which of several matches is taken first; where it is not given, several matches are a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sort: Option<DiskSort>,
+    /// How many disks are used; 1 where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub count: Option<u32>,
+    /// Whether a disk with something on it may be erased; `if-blank` where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erase: Option<Erase>,
+}
+
+/// The site's one network segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct NetworkSection {
+    /// The segment, such as `10.0.2.0/24`.
+    pub subnet: String,
+    /// The host's own address.
+    pub host: String,
+    /// The router; none where the site is cut off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// Addresses of name servers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resolvers: Vec<String>,
+    /// Names or addresses of time servers for the host's clock.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub time_servers: Vec<String>,
+    /// The VLAN that the site lives in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4094))]
+    pub vlan: Option<u16>,
+    /// Which NIC is bridged; without any key the machine's only one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub nic: NicSection,
+}
+
+/// Which NIC. All keys given must match; texts may hold `*` and `?`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct NicSection {
+    /// Hardware address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Kernel driver's name, such as `virtio_net`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Kernel name or bus path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// True: only one with a cable in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<bool>,
+}
+
+/// What the machine keeps for itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct HostSection {
+    /// What runs the nodes; `xen` where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vmm: Option<VmmKind>,
+    /// Memory that the host keeps; `1GiB` where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// Processors that the host keeps under Xen; 1 where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 128))]
+    pub vcpus: Option<u32>,
+}
+
+/// One logical server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct NodeSection {
+    /// Name of the node; its LCFG source is `lcfg/source/<name>`.
+    #[schemars(length(min = 1, max = 32), regex(pattern = "^[a-z][a-z0-9-]*$"))]
+    pub name: String,
+    /// Its address in the site's subnet.
+    pub address: String,
+    /// Its hardware address; made from the site's and the node's name where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Its memory, such as `512MiB`.
+    pub memory: String,
+    /// How many processors it has; 1 where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 128))]
+    pub vcpus: Option<u32>,
+    /// Size of its first disk, such as `4GiB`.
+    pub disk: String,
+    /// A word that the LCFG sources see as `NODE_ROLE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Whether it starts when the host starts; true where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<bool>,
+}
+
+/// Who may log in, and from where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct AccessSection {
+    /// OpenSSH public keys that may log in as root on the host and on all nodes, one text for each.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// Networks that may reach ssh and the status page; the site's own where none is given.
+    #[serde(default)]
+    pub from: Vec<String>,
+}
+
+/// Where packages come from and which are added.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PackagesSection {
+    /// Suite of the archive; `trixie` where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
+    /// Components of the archive; `main` and `non-free-firmware` where they are not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub components: Option<Vec<String>>,
+    /// Address of the archive; the Debian entry of the machine's own apt sources where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
+    /// More packages for the host's root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<String>,
+    /// Firmware packages for the host's root; a list for common servers where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Vec<String>>,
+    /// More packages for the pool, for later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra: Vec<String>,
+}
+
+fn is_default<T: Default + PartialEq>(section: &T) -> bool {
+    *section == T::default()
+}
+
+impl SiteFile {
+    /// Reads `site.toml`, refusing with all problems what `Site::parse` refuses.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        Site::parse(text)?;
+        toml::from_str(text.trim_start_matches('\u{feff}'))
+            .map_err(|error| vec![Problem::at("site.toml", 0, error.message())])
+    }
+
+    /// Writes it as TOML; comments of the file it was read from are gone.
+    pub fn to_text(&self) -> String {
+        toml::to_string(self).expect("a site file holds only texts, numbers, lists and sections of them")
+    }
+}

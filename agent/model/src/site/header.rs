@@ -1,0 +1,94 @@
+//! `<gatehouse/site.h>`: what `site.toml` says of the site and of one node, for the LCFG sources.
+
+use std::fmt::Write as _;
+
+use super::{Node, Site};
+
+/// Port of the depot, the pool and `/healthz`.
+pub const HTTP_PORT: u16 = 80;
+/// Port of the profiles, enrolment, progress and control.
+pub const LCFG_SERVER_PORT: u16 = 443;
+
+/// The text of `<gatehouse/site.h>` as the source of one node sees it.
+pub fn node_header(site: &Site, node: &Node) -> String {
+    let mut out = String::from("#ifndef GATEHOUSE_SITE_H\n#define GATEHOUSE_SITE_H\n");
+    for (name, value) in site_values(site).into_iter().chain(node_values(node)) {
+        let line = format!("#define {name} {value}");
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    root_keys(site, &mut out);
+    hosts(site, &mut out);
+    out.push_str("#endif\n");
+    out
+}
+
+fn site_values(site: &Site) -> Vec<(&'static str, String)> {
+    let network = &site.network;
+    let port = if LCFG_SERVER_PORT == 443 { String::new() } else { format!(":{LCFG_SERVER_PORT}") };
+    let resolvers: Vec<String> = network.resolvers.iter().map(ToString::to_string).collect();
+    let mut values = vec![
+        ("SITE_NAME", site.name.to_string()),
+        ("SITE_DOMAIN", site.domain.clone()),
+        ("SITE_HOST", site.name.to_string()),
+        ("SITE_HOST_ADDRESS", network.host.to_string()),
+        ("SITE_SERVER_URL", format!("https://{}{port}/profiles", network.host)),
+    ];
+    if let Some(gateway) = network.gateway {
+        values.push(("SITE_HAS_GATEWAY", "1".to_owned()));
+        values.push(("SITE_GATEWAY", gateway.to_string()));
+    }
+    values.extend([
+        ("SITE_RESOLVERS", resolvers.join(" ")),
+        ("SITE_PREFIX", network.subnet.prefix.to_string()),
+        ("SITE_NETMASK", network.subnet.mask().to_string()),
+        ("SITE_DISK0", "disk0".to_owned()),
+    ]);
+    values
+}
+
+fn node_values(node: &Node) -> Vec<(&'static str, String)> {
+    vec![
+        ("NODE_NAME", node.name.to_string()),
+        ("NODE_ADDRESS", node.address.to_string()),
+        ("NODE_MAC", node.mac.to_string()),
+        ("NODE_ROLE", node.role.clone()),
+        ("NODE_VCPUS", node.vcpus.to_string()),
+        ("NODE_MEMORY_MB", node.memory.as_mib().to_string()),
+        ("NODE_DISK_MB", node.disk.as_mib().to_string()),
+    ]
+}
+
+fn root_keys(site: &Site, out: &mut String) {
+    let tags: Vec<String> = (0..site.access.keys.len()).map(|number| format!("k{number}")).collect();
+    if tags.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "auth.rootkeys {}", tags.join(" "));
+    for (tag, key) in tags.iter().zip(&site.access.keys) {
+        let _ = writeln!(out, "auth.rootkey_{tag} {}", plain_key(key));
+    }
+}
+
+/// The key with a comment that neither the preprocessor nor LCFG can take for something of its own.
+fn plain_key(key: &str) -> String {
+    let mut words = key.split_whitespace();
+    let mut plain: Vec<String> = words.by_ref().take(2).map(str::to_owned).collect();
+    plain.extend(words.map(|word| {
+        word.chars().map(|c| if c.is_ascii_alphanumeric() || "@.-+:".contains(c) { c } else { '_' }).collect()
+    }));
+    plain.join(" ")
+}
+
+fn hosts(site: &Site, out: &mut String) {
+    let host = ("host".to_owned(), site.network.host, &site.name);
+    let nodes =
+        site.nodes.iter().map(|node| (node.name.as_str().replace('-', "_"), node.address, &node.name));
+    let entries: Vec<_> = std::iter::once(host).chain(nodes).collect();
+    let tags: Vec<&str> = entries.iter().map(|(tag, ..)| tag.as_str()).collect();
+    let _ = writeln!(out, "hosts.entries {}", tags.join(" "));
+    for (tag, address, name) in &entries {
+        let _ = writeln!(out, "hosts.address_{tag} {address}");
+        let _ = writeln!(out, "hosts.names_{tag} {name}.{} {name}", site.domain);
+    }
+}

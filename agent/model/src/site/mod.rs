@@ -1,0 +1,279 @@
+//! A site: `site.toml`, checked. No field holds a text that has a grammar, none is optional that has a default.
+
+mod check;
+mod check_nodes;
+mod file;
+mod header;
+mod read;
+mod schema;
+mod values;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Mac, NodeName, Size};
+
+pub use file::SiteFile;
+pub use header::{HTTP_PORT, LCFG_SERVER_PORT, node_header};
+pub use schema::json_schema;
+
+/// One installation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    /// `site.name`: also the host's name.
+    pub name: NodeName,
+    /// `site.domain`: DNS domain of the host and all nodes, lower case.
+    pub domain: String,
+    /// `site.epoch`: seconds since 1970; the time of every file in the image and the earliest time the machine believes.
+    pub epoch: u64,
+    /// `[install]`.
+    pub install: Install,
+    /// `[[disk]]`: one rule for both roles, or one for each.
+    pub disks: Vec<DiskRule>,
+    /// `[network]`.
+    pub network: Network,
+    /// `[host]`.
+    pub host: Host,
+    /// `[[node]]`, in the file's order, which is also the order in which they start.
+    pub nodes: Vec<Node>,
+    /// `[access]`.
+    pub access: Access,
+    /// `[packages]`.
+    pub packages: Packages,
+}
+
+/// Where the system is installed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstallTo {
+    /// Onto the disk it was booted from, which grows; no other disk is touched.
+    #[serde(rename = "self")]
+    SelfDisk,
+    /// Onto the disk that the rule names, never the one booted from.
+    Rule,
+}
+
+/// `[install]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Install {
+    /// `install.to`; none: whoever starts the machine must say it (`write` and PXE mean `rule`, `try` means `self`).
+    pub to: Option<InstallTo>,
+}
+
+/// What a disk is for.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskRole {
+    /// Boot partitions, slots and state.
+    System,
+    /// The stores.
+    Vms,
+}
+
+/// Whether a disk that holds something may be erased.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Erase {
+    /// Only a disk with nothing on it is used.
+    #[default]
+    IfBlank,
+    /// Whatever is on it is lost.
+    Always,
+}
+
+/// Which disk: all keys given must match. Text keys are globs (`*`, `?`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DiskRule {
+    /// The roles it plays; both where `role` is not given.
+    pub roles: Vec<DiskRole>,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Model.
+    pub model: Option<String>,
+    /// Vendor.
+    pub vendor: Option<String>,
+    /// Path under /dev/disk/by-path or a kernel name under /dev.
+    pub path: Option<String>,
+    /// World wide name.
+    pub wwn: Option<String>,
+    /// `nvme`, `sata`, `scsi`, `usb`, `virtio`, `xen`, `mmc`.
+    pub bus: Option<String>,
+    /// Solid state (true) or spinning (false).
+    pub ssd: Option<bool>,
+    /// Smallest size.
+    pub min_size: Option<Size>,
+    /// Largest size.
+    pub max_size: Option<Size>,
+    /// Which of several matches is taken first: `smallest` or `largest`; none: several are a refusal.
+    pub sort: Option<DiskSort>,
+    /// How many disks match and are used; 1.
+    pub count: u32,
+    /// Whether it may be erased.
+    pub erase: Erase,
+}
+
+/// Which of several matching disks comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskSort {
+    /// Smallest first.
+    Smallest,
+    /// Largest first.
+    Largest,
+}
+
+/// Which NIC: all keys given must match. Text keys are globs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NicRule {
+    /// Hardware address.
+    pub mac: Option<Mac>,
+    /// Kernel driver's name, `virtio_net`.
+    pub driver: Option<String>,
+    /// Kernel name or bus path.
+    pub path: Option<String>,
+    /// True: only one with a cable in it.
+    pub link: Option<bool>,
+}
+
+/// An IPv4 network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    /// The network's address, host bits zero.
+    pub address: Ipv4Addr,
+    /// Prefix length: 1 to 30 for the site's own network, 0 to 32 for the others.
+    pub prefix: u8,
+}
+
+impl Subnet {
+    /// The netmask.
+    pub fn mask(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0))
+    }
+
+    /// The broadcast address.
+    pub fn broadcast(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.address.to_bits() | !self.mask().to_bits())
+    }
+
+    /// Whether an address lies in it.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        address.to_bits() & self.mask().to_bits() == self.address.to_bits()
+    }
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// `[network]`: the site's one segment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    /// `network.subnet`.
+    pub subnet: Subnet,
+    /// `network.host`: the host's own address.
+    pub host: Ipv4Addr,
+    /// `network.gateway`.
+    pub gateway: Option<Ipv4Addr>,
+    /// `network.resolvers`.
+    pub resolvers: Vec<IpAddr>,
+    /// `network.time-servers`: names or addresses for the host's clock.
+    pub time_servers: Vec<String>,
+    /// `network.nic`: which NIC is bridged.
+    pub nic: NicRule,
+    /// `network.vlan`: the VLAN that the site lives in.
+    pub vlan: Option<u16>,
+}
+
+/// The virtual machine monitor under the nodes.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum VmmKind {
+    /// Xen through xl.
+    Xen,
+    /// User Mode Linux.
+    Uml,
+    /// KVM through QEMU.
+    Kvm,
+}
+
+impl std::fmt::Display for VmmKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Xen => "xen",
+            Self::Uml => "uml",
+            Self::Kvm => "kvm",
+        })
+    }
+}
+
+/// `[host]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Host {
+    /// `host.vmm`.
+    pub vmm: VmmKind,
+    /// `host.memory`: what the host keeps for itself.
+    pub memory: Size,
+    /// `host.vcpus`: processors the host keeps under Xen.
+    pub vcpus: u32,
+}
+
+/// `[[node]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// `name`.
+    pub name: NodeName,
+    /// `address`.
+    pub address: Ipv4Addr,
+    /// `mac`; derived from the site's and the node's name where not given.
+    pub mac: Mac,
+    /// `memory`.
+    pub memory: Size,
+    /// `vcpus`.
+    pub vcpus: u32,
+    /// `disk`: size of the store of its first disk.
+    pub disk: Size,
+    /// `role`: a word that the LCFG sources see as `NODE_ROLE`; empty where not given.
+    pub role: String,
+    /// `autostart`: start it when the host starts.
+    pub autostart: bool,
+}
+
+/// `[access]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Access {
+    /// `access.keys`: OpenSSH public keys that may log in as root on host and nodes.
+    pub keys: Vec<String>,
+    /// `access.from`: networks that may reach ssh and the status page; the site's own where not given.
+    pub from: Vec<Subnet>,
+}
+
+/// `[packages]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packages {
+    /// `packages.suite`.
+    pub suite: String,
+    /// `packages.components`.
+    pub components: Vec<String>,
+    /// `packages.mirror`: address of the archive; none: the Debian entry of the machine's own apt sources.
+    pub mirror: Option<String>,
+    /// `packages.host`: more packages for the host's root.
+    pub host: Vec<String>,
+    /// `packages.firmware`: firmware packages for the host's root.
+    pub firmware: Vec<String>,
+    /// `packages.extra`: more packages for the pool, for later.
+    pub extra: Vec<String>,
+}
+
+impl Site {
+    /// The node of a name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name.as_str() == name)
+    }
+}

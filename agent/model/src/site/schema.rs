@@ -1,0 +1,42 @@
+//! The JSON Schema of `site.toml`, made from the types that write it.
+
+use super::SiteFile;
+
+/// The schema as indented JSON with a newline at the end.
+pub fn json_schema() -> String {
+    let schema = schemars::schema_for!(SiteFile);
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema holds only JSON values");
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{check, check_nodes};
+    use super::json_schema;
+
+    #[test]
+    fn reader_and_schema_know_the_same_keys() {
+        let schema: serde_json::Value = serde_json::from_str(&json_schema()).expect("it is JSON");
+        for (section, known) in [
+            ("", check::TOP),
+            ("SiteSection", check::SITE),
+            ("InstallSection", check::INSTALL),
+            ("DiskSection", check::DISK),
+            ("NetworkSection", check::NETWORK),
+            ("NicSection", check::NIC),
+            ("HostSection", check::HOST),
+            ("NodeSection", check_nodes::NODE),
+            ("AccessSection", check::ACCESS),
+            ("PackagesSection", check::PACKAGES),
+        ] {
+            let part = if section.is_empty() { &schema } else { &schema["$defs"][section] };
+            let mut keys: Vec<&str> =
+                part["properties"].as_object().expect(section).keys().map(String::as_str).collect();
+            let mut known = known.to_vec();
+            keys.sort_unstable();
+            known.sort_unstable();
+            assert_eq!(keys, known, "{section}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The board: the one place where the state of the host and of every node stands, and every event passes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use gatehouse_model::{Event, NodeName, Site, State};
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{Ack, PhaseTime};
+
+/// How many events the board remembers for those who look later.
+const REMEMBERED: usize = 500;
+
+/// Where a node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// Nothing of it is on this machine yet.
+    Absent,
+    /// The installer runs in its VM.
+    Installing,
+    /// Installed, and not running.
+    Stopped,
+    /// Started from its own disk, not yet heard of.
+    Starting,
+    /// It has said that it is up.
+    Running,
+    /// Its install or start failed; `message` says how.
+    Failed,
+}
+
+/// One node on the board.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: NodeName,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Where it stands.
+    pub state: NodeState,
+    /// How long its install took, from the start of its VM to power off.
+    pub install_seconds: Option<f64>,
+    /// The parts of the install.
+    #[serde(default)]
+    pub phases: Vec<PhaseTime>,
+    /// What is going on or went wrong.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// The whole board at one moment; also `/status.json` and `gatectl status --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// The site's name.
+    pub site: String,
+    /// The host's phases that have ended, in order, with their seconds.
+    pub phases: Vec<PhaseTime>,
+    /// The nodes in the order of site.toml.
+    pub nodes: Vec<NodeStatus>,
+    /// The newest events, oldest first.
+    pub events: Vec<Event>,
+}
+
+impl Status {
+    /// Whether every node is running.
+    pub fn all_running(&self) -> bool {
+        self.nodes.iter().all(|node| node.state == NodeState::Running)
+    }
+}
+
+/// The board; shared by reference between threads.
+#[derive(Debug)]
+pub struct Board {
+    site: String,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    phases: Vec<PhaseTime>,
+    nodes: Vec<NodeStatus>,
+    acks: BTreeMap<NodeName, Vec<Ack>>,
+    events: VecDeque<Event>,
+    listeners: Vec<mpsc::Sender<Event>>,
+}
+
+impl Board {
+    /// A board with every node of the site absent.
+    pub fn new(site: &Site) -> Self {
+        let nodes = site.nodes.iter().map(|node| NodeStatus {
+            name: node.name.clone(),
+            address: node.address,
+            state: NodeState::Absent,
+            install_seconds: None,
+            phases: Vec::new(),
+            message: String::new(),
+        });
+        let inner = Inner { nodes: nodes.collect(), ..Inner::default() };
+        Self { site: site.name.to_string(), inner: Mutex::new(inner), changed: Condvar::new() }
+    }
+
+    // A thread that panicked while it held the lock has at worst left one line unwritten.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells an event of the host's own.
+    pub fn say(&self, phase: &str, action: &str, state: State, message: impl Into<String>) {
+        self.tell(Event {
+            ts: now_millis(),
+            host: self.site.clone(),
+            phase: phase.to_owned(),
+            action: action.to_owned(),
+            state,
+            percent: None,
+            message: message.into(),
+        });
+    }
+
+    /// Passes an event on to every listener and remembers it.
+    pub fn tell(&self, event: Event) {
+        let mut inner = self.lock();
+        inner.listeners.retain(|listener| listener.send(event.clone()).is_ok());
+        if inner.events.len() == REMEMBERED {
+            inner.events.pop_front();
+        }
+        inner.events.push_back(event);
+        self.changed.notify_all();
+    }
+
+    /// Runs a phase of the host: tells its start and end, and puts its seconds on the board.
+    ///
+    /// # Errors
+    /// Passes on what the work returns.
+    pub fn phase<T, E: std::fmt::Display>(
+        &self,
+        phase: &str,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.say(phase, phase, State::Started, "");
+        let begun = Instant::now();
+        let result = work();
+        let seconds = begun.elapsed().as_secs_f64();
+        match &result {
+            Ok(_) => {
+                self.lock().phases.push(PhaseTime { phase: phase.to_owned(), seconds });
+                self.say(phase, phase, State::Succeeded, format!("{seconds:.1} s"));
+            }
+            Err(fault) => self.say(phase, phase, State::Failed, fault.to_string()),
+        }
+        result
+    }
+
+    /// All events from now on.
+    pub fn listen(&self) -> mpsc::Receiver<Event> {
+        let (sender, receiver) = mpsc::channel();
+        self.lock().listeners.push(sender);
+        receiver
+    }
+
+    /// The remembered events and all from now on, none twice and none left out.
+    pub fn listen_from_start(&self) -> (Vec<Event>, mpsc::Receiver<Event>) {
+        let (sender, receiver) = mpsc::channel();
+        let mut inner = self.lock();
+        inner.listeners.push(sender);
+        (inner.events.iter().cloned().collect(), receiver)
+    }
+
+    /// Changes one node's line.
+    pub fn update(&self, node: &NodeName, change: impl FnOnce(&mut NodeStatus)) {
+        let mut inner = self.lock();
+        if let Some(status) = inner.nodes.iter_mut().find(|status| status.name == *node) {
+            change(status);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Puts a node's acknowledgement on the board; whoever waits for it is woken.
+    pub fn acknowledge(&self, node: &NodeName, ack: Ack) {
+        self.lock().acks.entry(node.clone()).or_default().push(ack);
+        self.changed.notify_all();
+    }
+
+    /// Takes the acknowledgements a node has given since the last call.
+    pub fn take_acks(&self, node: &NodeName) -> Vec<Ack> {
+        self.lock().acks.remove(node).unwrap_or_default()
+    }
+
+    /// Waits until something changes, at most so long.
+    pub fn wait(&self, at_most: Duration) {
+        let guard = self.lock();
+        drop(self.changed.wait_timeout(guard, at_most).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The whole board.
+    pub fn status(&self) -> Status {
+        let inner = self.lock();
+        Status {
+            site: self.site.clone(),
+            phases: inner.phases.clone(),
+            nodes: inner.nodes.clone(),
+            events: inner.events.iter().cloned().collect(),
+        }
+    }
+}
+
+/// Milliseconds since 1970 by the machine's clock.
+pub fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

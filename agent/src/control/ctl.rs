@@ -1,0 +1,332 @@
+//! `gatectl`: the control socket's commands for people, and as JSON for programs.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use gatehouse_model::{Doing as _, Event, Fault, NodeName, State};
+use serde_json::json;
+
+use super::board::{NodeState, NodeStatus, Status};
+use super::console;
+use super::socket::{Answer, Asker, Request};
+use crate::paths::Paths;
+
+/// How often `status --watch` looks.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// Asks the agent how it stands and what to do.
+#[derive(Args, Clone, Debug)]
+pub struct ControlOptions {
+    /// Ask the agent of the trial in this directory instead of the machine's own
+    #[arg(long, global = true, value_name = "DIR")]
+    pub trial: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: ControlCommand,
+}
+
+/// The commands of `gatectl`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ControlCommand {
+    /// How host and nodes stand
+    Status {
+        /// Show it again whenever it changes
+        #[arg(long)]
+        watch: bool,
+        /// As JSON, one object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// What would be done now; changes nothing
+    Plan {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Nodes: list, start, stop, restart, console, log, install
+    #[command(subcommand)]
+    Node(NodeControl),
+    /// The newest events
+    Log {
+        /// Go on with what comes
+        #[arg(long, short)]
+        follow: bool,
+        /// As JSON, one event a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The commands of `gatectl node`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum NodeControl {
+    /// The site's nodes
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start a node from its own disk
+    Start {
+        /// The node's name
+        node: NodeName,
+    },
+    /// Stop a node; it stays stopped
+    Stop {
+        /// The node's name
+        node: NodeName,
+    },
+    /// Stop a node and start it again
+    Restart {
+        /// The node's name
+        node: NodeName,
+    },
+    /// Use a node's console from this terminal; Ctrl-] leaves it
+    Console {
+        /// The node's name
+        node: NodeName,
+    },
+    /// What a node has written to its console
+    Log {
+        /// The node's name
+        node: NodeName,
+    },
+    /// Install a node anew: everything on its disk is lost
+    Install {
+        /// The node's name
+        node: NodeName,
+    },
+}
+
+/// Does what the command says.
+///
+/// # Errors
+/// No agent answers, or it refuses.
+pub fn run(options: ControlOptions) -> Result<(), Fault> {
+    let paths = options.trial.as_ref().map_or_else(Paths::host, |dir| Paths::trial(dir, dir));
+    match options.command {
+        ControlCommand::Status { watch, json } => show_status(&paths, watch, json),
+        ControlCommand::Plan { json } => show_plan(&paths, json),
+        ControlCommand::Node(command) => run_node(&paths, command),
+        ControlCommand::Log { follow, json } => show_events(&paths, follow, json),
+    }
+}
+
+fn run_node(paths: &Paths, command: NodeControl) -> Result<(), Fault> {
+    let order = |request| Asker::connect(paths)?.ask(&request).map(drop);
+    match command {
+        NodeControl::List { json } => {
+            let status = ask_status(&mut Asker::connect(paths)?)?;
+            print(&if json { json!(status.nodes).to_string() + "\n" } else { render_nodes(&status.nodes) })
+        }
+        NodeControl::Start { node } => order(Request::Start { node }),
+        NodeControl::Stop { node } => order(Request::Stop { node }),
+        NodeControl::Restart { node } => order(Request::Restart { node }),
+        NodeControl::Install { node } => order(Request::Install { node }),
+        NodeControl::Console { node } => console::attach(paths, &node),
+        NodeControl::Log { node } => show_console_log(paths, &node),
+    }
+}
+
+fn ask_status(asker: &mut Asker) -> Result<Status, Fault> {
+    match asker.ask(&Request::Status)? {
+        Answer::Status(status) => Ok(status),
+        _ => Err(other_answer()),
+    }
+}
+
+fn other_answer() -> Fault {
+    Fault::new("the agent answers something else than was asked")
+        .help("use the gatectl of the agent's own version: /usr/bin/gatectl on the host")
+}
+
+fn show_status(paths: &Paths, watch: bool, json: bool) -> Result<(), Fault> {
+    let mut asker = Asker::connect(paths)?;
+    let mut last = String::new();
+    loop {
+        let status = ask_status(&mut asker)?;
+        let text = if json { json!(status).to_string() + "\n" } else { render_status(&status) };
+        if text != last {
+            // Home and clear to the end: no flicker, and no escape codes into a file.
+            let clear = if watch && !json && io::stdout().is_terminal() { "\x1b[H\x1b[J" } else { "" };
+            print(&format!("{clear}{text}"))?;
+            last = text;
+        }
+        if !watch {
+            return Ok(());
+        }
+        thread::sleep(WATCH);
+    }
+}
+
+fn show_plan(paths: &Paths, json: bool) -> Result<(), Fault> {
+    match Asker::connect(paths)?.ask(&Request::Plan)? {
+        Answer::Plan(text) if json => {
+            print(&format!("{}\n", json!({ "plan": text.lines().collect::<Vec<_>>() })))
+        }
+        Answer::Plan(text) => print(&text),
+        _ => Err(other_answer()),
+    }
+}
+
+fn show_events(paths: &Paths, follow: bool, json: bool) -> Result<(), Fault> {
+    let mut asker = Asker::connect(paths)?;
+    let mut answer = asker.ask(&Request::Events { follow })?;
+    while let Answer::Event(event) = answer {
+        print(&if json { event.to_line() + "\n" } else { render_event(&event) })?;
+        answer = asker.more()?;
+    }
+    Ok(())
+}
+
+fn show_console_log(paths: &Paths, node: &NodeName) -> Result<(), Fault> {
+    let path = paths.console_log(node);
+    let mut file = File::open(&path).doing(|| format!("reading {}", path.display()))?;
+    match io::copy(&mut file, &mut io::stdout().lock()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).doing(|| format!("writing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints to stdout; whoever closes it early (`head`) ends the program quietly.
+fn print(text: &str) -> Result<(), Fault> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result.doing(|| "writing to stdout"),
+    }
+}
+
+fn render_status(status: &Status) -> String {
+    let mut out = format!("{}\n", status.site);
+    for phase in &status.phases {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "  {:<12} {:>6.1} s", phase.phase, phase.seconds);
+    }
+    out.push('\n');
+    out.push_str(&render_nodes(&status.nodes));
+    out
+}
+
+fn render_nodes(nodes: &[NodeStatus]) -> String {
+    let heads = ["NODE", "ADDRESS", "STATE", "INSTALLED IN"].map(str::to_owned);
+    let rows = nodes.iter().map(|node| {
+        let seconds =
+            node.install_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"));
+        [node.name.to_string(), node.address.to_string(), state_word(node.state).to_owned(), seconds]
+    });
+    let rows: Vec<[String; 4]> = std::iter::once(heads).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2), width(3)];
+    let messages = std::iter::once("").chain(nodes.iter().map(|node| node.message.as_str()));
+    let mut out = String::new();
+    for (row, message) in rows.iter().zip(messages) {
+        // One line a node: the rest of a long message is in `gatectl log`.
+        let message = message.lines().next().unwrap_or_default();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        out.push_str(format!("{}  {message}", cells.join("  ")).trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+fn state_word(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Absent => "absent",
+        NodeState::Installing => "installing",
+        NodeState::Stopped => "stopped",
+        NodeState::Starting => "starting",
+        NodeState::Running => "running",
+        NodeState::Failed => "failed",
+    }
+}
+
+fn render_event(event: &Event) -> String {
+    let seconds = event.ts / 1000;
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let state = match event.state {
+        State::Started => "started",
+        State::Progress => "progress",
+        State::Succeeded => "succeeded",
+        State::Failed => "failed",
+    };
+    let percent = event.percent.map(|percent| format!(" {percent} %")).unwrap_or_default();
+    let text = format!(
+        "{:02}:{:02}:{:02}Z {}: {}: {state}{percent}",
+        hour, minute, second, event.phase, event.action
+    );
+    let message = if event.message.is_empty() { String::new() } else { format!(": {}", event.message) };
+    format!("{text}{message}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        options: ControlOptions,
+    }
+
+    fn node(name: &str, state: NodeState, seconds: Option<f64>, message: &str) -> NodeStatus {
+        NodeStatus {
+            name: name.parse().expect("a name"),
+            address: "10.0.2.21".parse().expect("an address"),
+            state,
+            install_seconds: seconds,
+            phases: Vec::new(),
+            message: message.to_owned(),
+        }
+    }
+
+    #[test]
+    fn nodes_are_a_table() {
+        let nodes = [
+            node("ce", NodeState::Running, Some(83.25), ""),
+            node("worker-01", NodeState::Failed, None, "no room\non its disk"),
+        ];
+        assert_eq!(
+            render_nodes(&nodes),
+            "NODE       ADDRESS    STATE    INSTALLED IN\n\
+             ce         10.0.2.21  running  83.2 s\n\
+             worker-01  10.0.2.21  failed   -             no room\n"
+        );
+    }
+
+    #[test]
+    fn events_are_lines() {
+        let event = Event {
+            ts: 45_296_000,
+            host: "node1".into(),
+            phase: "node/node1".into(),
+            action: "downloading layer".into(),
+            state: State::Progress,
+            percent: Some(40),
+            message: "90 MiB/s".into(),
+        };
+        assert_eq!(
+            render_event(&event),
+            "12:34:56Z node/node1: downloading layer: progress 40 %: 90 MiB/s\n"
+        );
+    }
+
+    #[test]
+    fn the_commands_are_read() {
+        use clap::CommandFactory as _;
+        Program::command().debug_assert();
+        let program =
+            Program::try_parse_from(["gatectl", "node", "start", "ce", "--trial", "t"]).expect("read");
+        assert_eq!(program.options.trial, Some("t".into()));
+        assert!(Program::try_parse_from(["gatectl", "node", "start", "C E"]).is_err());
+    }
+}

@@ -1,0 +1,262 @@
+//! The host's start, in the initramfs: after the root is mounted and before it is switched to.
+//!
+//! ```text
+//! survey -> boot disk -> state there? mount it -> read the site (state's copy, else the site partition)
+//!        -> plan -> run -> depot, stores, /var, /etc -> switch_root
+//! ```
+//! Whatever goes wrong ends here, in front of people: a machine never starts half.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use gatehouse_model::{Doing as _, Fault, Site, State};
+use nix::mount::MsFlags;
+
+use super::action::Place;
+use super::args::KernelArgs;
+use super::facts::{DiskFact, Facts};
+use super::files::write_whole;
+use super::import::{self, SiteFiles};
+use super::journal::LateJournal;
+use super::plan::{self, Plan};
+use super::real::{self, RealHost};
+use super::run::{Report, run};
+use super::teller::Teller;
+use super::{command, etc, mounts, survey, tree};
+
+/// Where the site partition is mounted, for as long as it takes.
+const SITE: &str = "/run/gatehouse/site";
+/// Holds what differs from the slot's /etc; gone at power off.
+const ETC: &str = "/run/gatehouse/etc";
+/// How long a NIC may take to see its cable, where the site asks for that.
+const CARRIER: Duration = Duration::from_secs(8);
+
+/// `gatehouse-agent boot`.
+#[derive(Clone, Debug, Args)]
+pub struct BootOptions {
+    /// Where the initramfs has mounted the root
+    #[arg(long)]
+    root: PathBuf,
+}
+
+/// What a start knows as soon as it knows it; a report to the stick needs the rest of it after a fault.
+#[derive(Debug)]
+struct Start {
+    root: PathBuf,
+    args: KernelArgs,
+    facts: Facts,
+    teller: Teller,
+}
+
+/// Starts the host. Returns only when all is well; else it says why, on every console and on the stick, and
+/// waits for somebody.
+///
+/// # Errors
+/// None: that is what waiting is for.
+pub fn run_boot(options: &BootOptions) -> Result<(), Fault> {
+    let mut teller = Teller::new();
+    let (args, facts) = match command::kernel_args() {
+        Ok(args) => {
+            let facts = survey::of_this_machine(&args);
+            (args, facts)
+        }
+        Err(fault) => wait(&mut teller, &fault),
+    };
+    let mut start = Start { root: options.root.clone(), args, facts, teller };
+    let result = start.boot();
+    start.leave(result.as_ref().err());
+    if let Err(fault) = &result {
+        wait(&mut start.teller, fault);
+    }
+    Ok(())
+}
+
+/// Shows a fault for ever, again from time to time for those who connect later.
+fn wait(teller: &mut Teller, fault: &Fault) -> ! {
+    let text = format!(
+        "\ngatehouse: this machine does not start\n{}\
+         gatehouse: nothing else is done; switch it off, or start it with break=bottom for a shell\n",
+        fault.render()
+    );
+    loop {
+        teller.show(&text);
+        std::thread::sleep(Duration::from_secs(300));
+    }
+}
+
+impl Start {
+    fn boot(&mut self) -> Result<(), Fault> {
+        for dir in ["dev", "proc", "sys"] {
+            mounts::bind_once(&Path::new("/").join(dir), &self.root.join(dir))?;
+        }
+        let disk = plan::boot_disk(&self.facts, &self.args)?.clone();
+        self.teller.say("survey", State::Succeeded, &format!("booted from {disk}"));
+        let (site, to_import) = self.site(&disk)?;
+        let host = RealHost::new(&self.root, to_import, disk.sector_size);
+        self.teller.host = site.name.to_string();
+        set_clock(site.epoch)?;
+        if site.network.nic.link.is_some() {
+            self.await_carriers();
+        }
+        let plan = plan::plan(&site, &self.facts, &self.args)?;
+        let report = self.carry_out(&plan, host)?;
+        self.arrange(&plan, &site)?;
+        if report.changed() {
+            self.report(&disk, &format!("{plan}\n{}", outcomes(&report)));
+        }
+        Ok(())
+    }
+
+    /// State's copy of the site, once it is there; before, that of the site partition.
+    fn site(&mut self, disk: &DiskFact) -> Result<(Site, Option<SiteFiles>), Fault> {
+        if let Some(part) = disk.part("gh-state") {
+            let place = Place { disk: disk.name.clone(), number: part.number };
+            if real::state_is_made(&place)? {
+                real::mount_state(&self.root, &place)?;
+            }
+        }
+        let kept = real::kept(&self.root).join("site");
+        let on_stick = site_partition(disk);
+        if kept.join("site.toml").is_file() {
+            self.compare(&on_stick, &import::read(&kept)?);
+            return Ok((command::read_site(&kept)?, None));
+        }
+        let files = on_stick?;
+        let bytes = files.as_ref().and_then(|files| files.get("site.toml")).ok_or_else(|| {
+            Fault::new(format!("the disk booted from has no site.toml on a partition gh-site: {disk}"))
+                .help("put the site directory on the partition GATEHOUSE and start again")
+        })?;
+        let site = Site::parse(&String::from_utf8_lossy(bytes)).map_err(Fault::of_problems)?;
+        Ok((site, files))
+    }
+
+    /// Says what waits on the site partition; an installed machine needs it no more.
+    fn compare(&mut self, on_stick: &Result<Option<SiteFiles>, Fault>, kept: &SiteFiles) {
+        let action = "comparing the site partition";
+        match on_stick {
+            Err(fault) => self.teller.say(action, State::Failed, &fault.to_string()),
+            Ok(None) => {}
+            Ok(Some(files)) => {
+                let differing = import::differences(files, kept);
+                if !differing.is_empty() {
+                    let what = differing.join(", ");
+                    self.teller.say(action, State::Progress, &format!("pending until imported: {what}"));
+                }
+            }
+        }
+    }
+
+    /// A NIC that is down does not say whether a cable is in it.
+    fn await_carriers(&mut self) {
+        for link in &self.facts.links {
+            // One that cannot be brought up has no cable either.
+            let _ = real::in_root(&self.root, "/usr/bin/ip", &["link", "set", &link.name, "up"]);
+        }
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < CARRIER {
+            self.facts.links = survey::of_this_machine(&self.args).links;
+            if self.facts.links.iter().all(|link| link.carrier == Some(true)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    fn carry_out(&mut self, plan: &Plan, mut host: RealHost) -> Result<Report, Fault> {
+        let path = real::kept(&self.root).join("journal.jsonl");
+        let mut journal = LateJournal::new(&path, &self.facts.boot_id);
+        let teller = &mut self.teller;
+        run(plan, &mut host, &mut journal, &mut |event| teller.tell(event))
+    }
+
+    /// Puts everything where the running system looks for it.
+    fn arrange(&mut self, plan: &Plan, site: &Site) -> Result<(), Fault> {
+        // The facts are from before the table grew, but what the image brings does not move.
+        let depot = format!("gh-depot-{}", self.args.slot.letter());
+        let disk = self.facts.disk(&plan.disk);
+        let number = disk.and_then(|disk| disk.part(&depot)).map(|part| part.number);
+        let number = number.ok_or_else(|| Fault::new(format!("the disk has no partition {depot}")))?;
+        let device = |number| format!("/dev/{}", super::facts::part_device(&plan.disk, number));
+        mounts::mount_once("erofs", &device(number), &self.root.join("depot"), MsFlags::MS_RDONLY, "")?;
+        let vms = plan::ADDED.iter().find(|(_, name)| *name == "gh-vms").map_or(0, |(number, _)| *number);
+        mounts::mount_once("xfs", &device(vms), &self.root.join("srv/vms"), MsFlags::MS_NOATIME, "")?;
+        tree::add_missing(&self.root.join("var"), &self.root.join("state/var"))?;
+        File::create(self.root.join("state/var/.updated")).doing(|| "writing /var/.updated")?;
+        mounts::bind_once(&self.root.join("state/var"), &self.root.join("var"))?;
+        self.write_etc(plan, site)
+    }
+
+    /// /etc is the slot's with a tmpfs over it, so that no old copy ever hides what a new slot brings.
+    fn write_etc(&mut self, plan: &Plan, site: &Site) -> Result<(), Fault> {
+        let etc = self.root.join("etc");
+        let over = Path::new(ETC);
+        mounts::mount_once("tmpfs", "tmpfs", over, MsFlags::MS_NODEV, "mode=0755,size=32m")?;
+        for dir in ["upper", "work"] {
+            fs::create_dir_all(over.join(dir)).doing(|| format!("making {ETC}/{dir}"))?;
+        }
+        let options = format!("lowerdir={},upperdir={ETC}/upper,workdir={ETC}/work", etc.display());
+        mounts::mount_once("overlay", "overlay", &etc, MsFlags::empty(), &options)?;
+        let id = real::machine_id(&self.root).ok_or_else(|| Fault::new("the machine has no id"))?;
+        for file in etc::render(site, plan.nic.mac, &id) {
+            write_whole(&etc.join(file.path), file.text.as_bytes(), file.mode)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what happened to the stick. That it cannot is no reason to stop, or to say anything else.
+    fn report(&mut self, disk: &DiskFact, text: &str) {
+        let Some(part) = disk.part("gh-site") else { return };
+        let source = format!("/dev/{}", disk.part_device(part.number));
+        let at = Path::new(SITE);
+        let written =
+            mounts::mount_once("vfat", &source, at, MsFlags::empty(), "utf8,flush").and_then(|()| {
+                write_whole(&at.join("report/first-boot.txt"), text.replace('\n', "\r\n").as_bytes(), 0o644)
+            });
+        if let Err(fault) = written.and(mounts::unmount(at)) {
+            self.teller.say("writing the report", State::Failed, &fault.to_string());
+        }
+    }
+
+    /// Takes away what only the initramfs needs; a fault is also left on the stick.
+    fn leave(&mut self, fault: Option<&Fault>) {
+        if let (Some(fault), Some(disk)) = (fault, self.facts.booted_from().cloned()) {
+            self.report(&disk, &fault.render());
+        }
+        for dir in ["dev", "proc", "sys"] {
+            if let Err(fault) = mounts::unmount(&self.root.join(dir)) {
+                self.teller.say("leaving the initramfs", State::Failed, &fault.to_string());
+            }
+        }
+        if fault.is_none() {
+            self.teller.say("starting the system", State::Started, "");
+        }
+    }
+}
+
+/// The files of the site partition of the disk booted from; none if it has none.
+fn site_partition(disk: &DiskFact) -> Result<Option<SiteFiles>, Fault> {
+    let Some(part) = disk.part("gh-site") else { return Ok(None) };
+    let source = format!("/dev/{}", disk.part_device(part.number));
+    let at = Path::new(SITE);
+    let read =
+        mounts::mount_once("vfat", &source, at, MsFlags::MS_RDONLY, "utf8").and_then(|()| import::read(at));
+    mounts::unmount(at)?;
+    read.map(Some)
+}
+
+fn outcomes(report: &Report) -> String {
+    report.0.iter().map(|(key, outcome)| format!("{key}: {outcome:?}\n").to_lowercase()).collect()
+}
+
+/// A dead clock battery must not make every certificate one of the future.
+fn set_clock(epoch: u64) -> Result<(), Fault> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let Ok(seconds) = i64::try_from(epoch) else { return Ok(()) };
+    if now.as_secs() >= epoch {
+        return Ok(());
+    }
+    let time = nix::sys::time::TimeSpec::new(seconds, 0);
+    nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, time).doing(|| "setting the clock")
+}

@@ -1,0 +1,169 @@
+//! Which disk and which NIC a site means: all keys of a rule must match, and a refusal says of everything
+//! seen why it did or did not.
+
+use gatehouse_model::Refusal;
+use gatehouse_model::site::{DiskRule, DiskSort, NicRule};
+
+use super::facts::{DiskFact, Facts, LinkFact, list, round};
+
+/// The NIC that the site's rule names.
+///
+/// # Errors
+/// None matches, or several do.
+pub fn nic<'a>(rule: &NicRule, facts: &'a Facts) -> Result<&'a LinkFact, Refusal> {
+    let judged: Vec<_> = facts.links.iter().map(|link| (link, nic_against(rule, link))).collect();
+    let fits: Vec<_> =
+        judged.iter().filter(|(_, against)| against.is_empty()).map(|(link, _)| *link).collect();
+    if let [only] = fits.as_slice() {
+        return Ok(only);
+    }
+    let seen = judged.iter().map(|(link, against)| (link.to_string(), against.clone()));
+    let what = describe("NIC", fits.len(), 1, &seen.collect::<Vec<_>>());
+    Err(Refusal::new(what, "name one NIC under network.nic in site.toml, by mac, driver, path or link"))
+}
+
+/// The disks that a rule names.
+///
+/// # Errors
+/// Not as many match as are wanted.
+pub fn disks<'a>(rule: &DiskRule, facts: &'a Facts) -> Result<Vec<&'a DiskFact>, Refusal> {
+    let booted = facts.boot_disk.as_deref();
+    let judged: Vec<_> = facts.disks.iter().map(|disk| (disk, disk_against(rule, disk, booted))).collect();
+    let mut fits: Vec<&DiskFact> =
+        judged.iter().filter(|(_, against)| against.is_empty()).map(|(disk, _)| *disk).collect();
+    match rule.sort {
+        Some(DiskSort::Smallest) => fits.sort_by_key(|disk| disk.bytes),
+        Some(DiskSort::Largest) => fits.sort_by_key(|disk| std::cmp::Reverse(disk.bytes)),
+        None => {}
+    }
+    let wanted = usize::try_from(rule.count).unwrap_or(usize::MAX);
+    if fits.len() == wanted || (fits.len() > wanted && rule.sort.is_some()) {
+        fits.truncate(wanted);
+        return Ok(fits);
+    }
+    let seen = judged.iter().map(|(disk, against)| (disk.to_string(), against.clone()));
+    let what = describe("disk", fits.len(), wanted, &seen.collect::<Vec<_>>());
+    Err(Refusal::new(
+        what,
+        "change the keys of [[disk]] in site.toml so that they name the disk, or add sort",
+    ))
+}
+
+/// Everything seen, a line each, with why it did not match.
+fn describe(noun: &str, fits: usize, wanted: usize, seen: &[(String, Vec<String>)]) -> String {
+    let number = if fits == 0 { "no".to_owned() } else { fits.to_string() };
+    let plural = if fits == 1 { "" } else { "s" };
+    let verb = if fits == 1 { "matches" } else { "match" };
+    let mut out = format!("{number} {noun}{plural} {verb} the rule, which wants {wanted}; seen:");
+    if seen.is_empty() {
+        out.push_str(" none at all");
+    }
+    out + &list(seen.iter().map(|(line, against)| {
+        let why = if against.is_empty() { "matches".to_owned() } else { against.join(", ") };
+        format!("{line}: {why}")
+    }))
+}
+
+fn nic_against(rule: &NicRule, link: &LinkFact) -> Vec<String> {
+    let mut against = Vec::new();
+    if let Some(mac) = rule.mac.filter(|mac| *mac != link.mac) {
+        against.push(format!("mac is not {mac}"));
+    }
+    text(&mut against, "driver", rule.driver.as_deref(), link.driver.iter().map(String::as_str));
+    let places = std::iter::once(link.name.as_str()).chain(link.path.as_deref());
+    text(&mut against, "path", rule.path.as_deref(), places);
+    if rule.link.is_some_and(|wanted| wanted != (link.carrier == Some(true))) {
+        against.push(format!("link is not {}", rule.link == Some(true)));
+    }
+    against
+}
+
+fn disk_against(rule: &DiskRule, disk: &DiskFact, booted: Option<&str>) -> Vec<String> {
+    let mut against = Vec::new();
+    if booted == Some(disk.name.as_str()) {
+        against.push("the system was booted from it".to_owned());
+    }
+    let device = format!("/dev/{}", disk.name);
+    let by_path = disk.paths.iter().map(String::as_str);
+    text(&mut against, "path", rule.path.as_deref(), by_path.chain([disk.name.as_str(), device.as_str()]));
+    for (key, wanted, value) in [
+        ("serial", &rule.serial, &disk.serial),
+        ("model", &rule.model, &disk.model),
+        ("vendor", &rule.vendor, &disk.vendor),
+        ("wwn", &rule.wwn, &disk.wwn),
+        ("bus", &rule.bus, &disk.bus),
+    ] {
+        text(&mut against, key, wanted.as_deref(), value.iter().map(String::as_str));
+    }
+    if let Some(ssd) = rule.ssd.filter(|ssd| *ssd != disk.ssd) {
+        against.push(format!("ssd is not {ssd}"));
+    }
+    if let Some(least) = rule.min_size.filter(|size| disk.bytes < size.as_bytes()) {
+        against.push(format!("smaller than {}", round(least.as_bytes())));
+    }
+    if let Some(most) = rule.max_size.filter(|size| disk.bytes > size.as_bytes()) {
+        against.push(format!("larger than {}", round(most.as_bytes())));
+    }
+    if disk.read_only {
+        against.push("write protected".to_owned());
+    }
+    against
+}
+
+fn text<'a>(
+    against: &mut Vec<String>,
+    key: &str,
+    wanted: Option<&str>,
+    mut values: impl Iterator<Item = &'a str>,
+) {
+    if let Some(glob) = wanted
+        && !values.any(|value| matches(glob, value))
+    {
+        against.push(format!("{key} is not {glob:?}"));
+    }
+}
+
+/// Whether a glob of `*` and `?` matches a whole text.
+pub fn matches(glob: &str, text: &str) -> bool {
+    let (glob, text): (Vec<char>, Vec<char>) = (glob.chars().collect(), text.chars().collect());
+    let (mut g, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        match glob.get(g) {
+            Some('*') => {
+                star = Some((g, t));
+                g += 1;
+            }
+            Some(c) if *c == '?' || *c == text[t] => (g, t) = (g + 1, t + 1),
+            _ => {
+                // The last star takes one character more; earlier ones need never be tried again.
+                let Some((at, taken)) = star else { return false };
+                star = Some((at, taken + 1));
+                (g, t) = (at + 1, taken + 1);
+            }
+        }
+    }
+    glob[g..].iter().all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_whole_texts() {
+        for (glob, text) in [
+            ("", ""),
+            ("*", ""),
+            ("a*c", "abc"),
+            ("a*c", "ac"),
+            ("*b*b", "abab"),
+            ("S?1*", "SX1"),
+            ("é?", "éa"),
+        ] {
+            assert!(matches(glob, text), "{glob} {text}");
+        }
+        for (glob, text) in [("", "a"), ("a", "ab"), ("a*c", "abd"), ("?", ""), ("*ba", "bab"), ("A", "a")] {
+            assert!(!matches(glob, text), "{glob} {text}");
+        }
+    }
+}

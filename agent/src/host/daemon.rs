@@ -1,0 +1,152 @@
+//! The agent as a service: reads the site, starts the install server, and keeps every node going until it is stopped.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use gatehouse_model::site::{HTTP_PORT, LCFG_SERVER_PORT, VmmKind};
+use gatehouse_model::{Depot, Doing as _, Fault, Lock, Refusal, Site, State};
+
+use crate::control::board::Board;
+use crate::control::socket;
+use crate::host::lifecycle::{Lifecycle, Means};
+use crate::paths::Paths;
+use crate::server::tokens::Tokens;
+use crate::server::{Server, ServerConfig};
+use crate::vmm::uml::Uml;
+use crate::vmm::xen::Xen;
+use crate::vmm::{self, Vmm};
+
+/// Where a trial's emulator takes the events, if there is one.
+const EVENT_PORT: &str = "/dev/virtio-ports/gatehouse.events";
+
+/// Runs on an installed host until systemd stops it.
+///
+/// # Errors
+/// The site or the depot cannot be read, or the server not be started.
+pub fn run() -> Result<(), Fault> {
+    let paths = Paths::host();
+    let mut sinks: Vec<Box<dyn Write + Send>> = vec![Box::new(std::io::stdout())];
+    if Path::new(EVENT_PORT).exists() {
+        let port =
+            OpenOptions::new().write(true).open(EVENT_PORT).doing(|| format!("opening {EVENT_PORT}"))?;
+        sinks.push(Box::new(port));
+    }
+    serve(&paths, sinks, wait_for_sigterm)
+}
+
+/// Serves a site until `until` returns, then stops the nodes in order.
+///
+/// # Errors
+/// As [`run`].
+pub fn serve(
+    paths: &Paths,
+    sinks: Vec<Box<dyn Write + Send>>,
+    until: impl FnOnce() -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    for dir in [&paths.state, &paths.vms, &paths.run, &paths.log] {
+        fs::create_dir_all(dir).doing(|| format!("making {}", dir.display()))?;
+    }
+    let _only = lock(paths)?;
+    let (site, lock) = read_site(paths)?;
+    let depot = read_depot(paths)?;
+    let board = Arc::new(Board::new(&site));
+    for sink in sinks {
+        follow(&board, sink);
+    }
+    let driver = driver(&site, paths)?;
+    let tokens = Arc::new(Tokens::new());
+    let server = board.phase("server", || {
+        Server::start(ServerConfig {
+            site: site.clone(),
+            lock,
+            paths: paths.clone(),
+            depot: depot.clone(),
+            board: Arc::clone(&board),
+            tokens: Arc::clone(&tokens),
+            http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, HTTP_PORT)),
+            tls: SocketAddr::from((Ipv4Addr::UNSPECIFIED, LCFG_SERVER_PORT)),
+        })
+    })?;
+    let authority = server.authority_pem();
+    let means =
+        Means { site, paths: paths.clone(), depot, board: Arc::clone(&board), tokens, driver, authority };
+    let lifecycle = Lifecycle::start(means);
+    let control = socket::listen(paths, Arc::clone(&board), lifecycle.clone())?;
+    until()?;
+    board.say("host", "stopping", State::Started, "");
+    lifecycle.stop_all();
+    drop(control);
+    drop(server);
+    board.say("host", "stopping", State::Succeeded, "");
+    Ok(())
+}
+
+/// One agent at a time.
+fn lock(paths: &Paths) -> Result<nix::fcntl::Flock<File>, Fault> {
+    let path = paths.run.join("agent.lock");
+    let file = File::create(&path).doing(|| format!("opening {}", path.display()))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|_| {
+        Fault::new(format!("another agent holds {}", path.display()))
+            .exit(gatehouse_model::Exit::InUse)
+            .help("stop it first")
+    })
+}
+
+fn read_site(paths: &Paths) -> Result<(Site, Lock), Fault> {
+    let read = |name: &str| {
+        let path = paths.site().join(name);
+        fs::read_to_string(&path).doing(|| format!("reading {}", path.display()))
+    };
+    let site = Site::parse(&read("site.toml")?).map_err(Fault::of_problems)?;
+    let lock = Lock::parse(&read("site.lock")?).map_err(Fault::of_problems)?;
+    Ok((site, lock))
+}
+
+fn read_depot(paths: &Paths) -> Result<Depot, Fault> {
+    let path = paths.depot.join("depot.json");
+    let bytes = fs::read(&path).doing(|| format!("reading {}", path.display()))?;
+    serde_json::from_slice(&bytes).doing(|| format!("reading {}", path.display()))
+}
+
+/// The driver of the site's vmm; a node that asks for what it lacks is a refusal.
+fn driver(site: &Site, paths: &Paths) -> Result<Box<dyn Vmm>, Fault> {
+    let driver: Box<dyn Vmm> = match site.host.vmm {
+        VmmKind::Uml => Box::new(Uml::new(paths.clone())?),
+        VmmKind::Xen => Box::new(Xen::new(paths.clone())),
+        VmmKind::Kvm => {
+            return Err(
+                Refusal::new("this agent has no driver for kvm", "write vmm = \"xen\" or \"uml\"").into()
+            );
+        }
+    };
+    let lacks: Vec<String> =
+        site.nodes.iter().flat_map(|node| vmm::check(driver.capabilities(), driver.kind(), node)).collect();
+    if lacks.is_empty() {
+        return Ok(driver);
+    }
+    Err(Refusal::new(lacks.join("\n"), "change the nodes, or host.vmm, in site.toml").into())
+}
+
+/// Writes every event as a line to a sink, until the sink is gone.
+fn follow(board: &Board, mut sink: Box<dyn Write + Send>) {
+    let events = board.listen();
+    std::thread::spawn(move || {
+        for event in events {
+            if writeln!(sink, "{}", event.to_line()).and_then(|()| sink.flush()).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+fn wait_for_sigterm() -> Result<(), Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let kind = tokio::signal::unix::SignalKind::terminate();
+        tokio::signal::unix::signal(kind).doing(|| "waiting for SIGTERM")?.recv().await;
+        Ok(())
+    })
+}

@@ -1,0 +1,57 @@
+//! nftables: who may talk to the host, and that a node speaks only for itself.
+
+use std::fmt::Write as _;
+
+use gatehouse_model::Site;
+use gatehouse_model::site::{HTTP_PORT, LCFG_SERVER_PORT, Subnet};
+
+use crate::host::lifecycle::BRIDGE;
+
+pub(super) fn nftables_conf(site: &Site) -> String {
+    let own = site.network.subnet;
+    let from: &[Subnet] = if site.access.from.is_empty() { &[own] } else { &site.access.from };
+    let mut out = "#!/usr/sbin/nft -f\nflush ruleset\n\ntable inet gatehouse {\n\tchain input {\n".to_owned();
+    let mut rule = |text: &str| {
+        let _ = writeln!(out, "\t\t{text}");
+    };
+    rule("type filter hook input priority filter; policy drop;");
+    rule("ct state established,related accept");
+    rule("iif \"lo\" accept");
+    rule("meta l4proto { icmp, ipv6-icmp } accept");
+    // A rule for each network: in one set, networks that overlap are an error.
+    for network in from {
+        rule(&format!("{}tcp dport {{ 22, {LCFG_SERVER_PORT} }} accept", source(*network)));
+    }
+    rule(&format!(
+        "iifname \"{BRIDGE}\" ip saddr {own} tcp dport {{ {HTTP_PORT}, {LCFG_SERVER_PORT} }} accept"
+    ));
+    rule(&format!("iifname \"{BRIDGE}\" ip saddr {own} udp dport 123 accept"));
+    // The host is no router: what is bridged never comes by here.
+    out.push_str(
+        "\t}\n\n\tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n",
+    );
+    if !site.nodes.is_empty() {
+        nodes_table(site, &mut out);
+    }
+    out
+}
+
+/// `0.0.0.0/0` is every IPv4 address, which is said otherwise.
+fn source(network: Subnet) -> String {
+    if network.prefix == 0 { "meta nfproto ipv4 ".to_owned() } else { format!("ip saddr {network} ") }
+}
+
+/// Behind a node's interface only the pairs of hardware and IP address of site.toml are believed.
+fn nodes_table(site: &Site, out: &mut String) {
+    let pairs: Vec<String> =
+        site.nodes.iter().map(|node| format!("{} . {}", node.mac, node.address)).collect();
+    let _ = write!(
+        out,
+        "\ntable bridge gatehouse {{\n\tset nodes {{\n\t\ttype ether_addr . ipv4_addr\n\t\telements = {{ {} }}\n\t}}\n\n\
+         \tchain prerouting {{\n\t\ttype filter hook prerouting priority filter; policy accept;\n\
+         \t\tiifname \"vif*\" jump node\n\t\tiifname \"ghtap*\" jump node\n\t}}\n\n\
+         \tchain node {{\n\t\tether type ip ether saddr . ip saddr @nodes accept\n\
+         \t\tether type arp arp saddr ether . arp saddr ip @nodes accept\n\t\tdrop\n\t}}\n}}\n",
+        pairs.join(", ")
+    );
+}

@@ -1,0 +1,222 @@
+//! What the survey saw of a machine: values only, recorded as JSON.
+
+use gatehouse_model::Mac;
+use serde::{Deserialize, Serialize};
+
+/// A machine as it was found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Facts {
+    /// Disks, by kernel name.
+    pub disks: Vec<DiskFact>,
+    /// Network interfaces with hardware behind them, by kernel name.
+    pub links: Vec<LinkFact>,
+    /// Bytes of memory in the machine; none: under a hypervisor that hides it.
+    pub memory: Option<u64>,
+    /// Processors that this kernel sees.
+    pub cpus: u32,
+    /// What started the machine.
+    pub firmware: Firmware,
+    /// The hypervisor underneath: `xen`.
+    pub hypervisor: Option<String>,
+    /// What can be started on it, in the hypervisor's or the processor's words.
+    pub virtualisation: Vec<String>,
+    /// Kernel name of the disk that the system was booted from.
+    pub boot_disk: Option<String>,
+    /// The kernel's name for this boot.
+    pub boot_id: String,
+}
+
+/// What started the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    /// A PC BIOS.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+/// One disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct DiskFact {
+    /// Kernel name, `sda`.
+    pub name: String,
+    /// Size.
+    pub bytes: u64,
+    /// Bytes in a logical sector.
+    pub sector_size: u64,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Model.
+    pub model: Option<String>,
+    /// Vendor.
+    pub vendor: Option<String>,
+    /// World wide name.
+    pub wwn: Option<String>,
+    /// `nvme`, `sata`, `scsi`, `usb`, `virtio`, `xen`, `mmc`.
+    pub bus: Option<String>,
+    /// Names under /dev/disk/by-path.
+    pub paths: Vec<String>,
+    /// Solid state (true) or spinning (false).
+    pub ssd: bool,
+    /// A stick or a card.
+    pub removable: bool,
+    /// Write protected.
+    pub read_only: bool,
+    /// Partitions, by number, as its table names them.
+    pub partitions: Vec<PartFact>,
+    /// Filesystems, RAID and volume signatures on the whole disk, its partition table included.
+    pub holds: Vec<String>,
+    /// Why it could not be read.
+    pub trouble: Option<String>,
+}
+
+/// One partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct PartFact {
+    /// Its number.
+    pub number: u32,
+    /// Its name in the table.
+    pub name: String,
+    /// Its GUID in lower case.
+    pub partuuid: String,
+    /// Where it starts, in bytes.
+    pub start: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// Signatures on it.
+    pub holds: Vec<String>,
+}
+
+/// One network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LinkFact {
+    /// Kernel name.
+    pub name: String,
+    /// Hardware address.
+    pub mac: Mac,
+    /// Driver.
+    pub driver: Option<String>,
+    /// A cable is in it; none: it is down, and does not say.
+    pub carrier: Option<bool>,
+    /// Mbit/s.
+    pub speed: Option<u32>,
+    /// `pci-0000:00:03.0`.
+    pub path: Option<String>,
+}
+
+impl Facts {
+    /// The disk of a kernel name.
+    pub fn disk(&self, name: &str) -> Option<&DiskFact> {
+        self.disks.iter().find(|disk| disk.name == name)
+    }
+
+    /// The disk that the system was booted from.
+    pub fn booted_from(&self) -> Option<&DiskFact> {
+        self.boot_disk.as_deref().and_then(|name| self.disk(name))
+    }
+}
+
+impl DiskFact {
+    /// The partition of a name.
+    pub fn part(&self, name: &str) -> Option<&PartFact> {
+        self.partitions.iter().find(|part| part.name == name)
+    }
+
+    /// The kernel's name of a partition's device.
+    pub fn part_device(&self, number: u32) -> String {
+        part_device(&self.name, number)
+    }
+
+    /// What is on it, in a few words.
+    pub fn contents(&self) -> String {
+        if let Some(trouble) = &self.trouble {
+            return format!("cannot be read: {trouble}");
+        }
+        let names = self.partitions.iter().map(|part| match (part.name.as_str(), part.holds.first()) {
+            ("", Some(holds)) => holds.clone(),
+            ("", None) => format!("partition {}", part.number),
+            (name, _) => name.to_owned(),
+        });
+        let all: Vec<String> = self.holds.iter().cloned().chain(names).collect();
+        if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
+    }
+}
+
+/// The kernel's name of a partition's device: a digit at the end of the disk's name is set off by a `p`.
+pub fn part_device(disk: &str, number: u32) -> String {
+    let infix = if disk.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+    format!("{disk}{infix}{number}")
+}
+
+impl std::fmt::Display for DiskFact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.name, round(self.bytes))?;
+        for (word, value) in
+            [("", &self.vendor), ("", &self.model), ("serial ", &self.serial), ("on ", &self.bus)]
+        {
+            if let Some(value) = value {
+                write!(f, ", {word}{value}")?;
+            }
+        }
+        write!(f, "; holds {}", self.contents())
+    }
+}
+
+impl std::fmt::Display for LinkFact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.name, self.mac)?;
+        for (word, value) in [("driver ", &self.driver), ("at ", &self.path)] {
+            if let Some(value) = value {
+                write!(f, ", {word}{value}")?;
+            }
+        }
+        f.write_str(match self.carrier {
+            Some(true) => ", cable in",
+            Some(false) => ", no cable",
+            None => ", down",
+        })
+    }
+}
+
+/// Things seen, a line each, to stand behind a colon.
+pub fn list<T: std::fmt::Display>(things: impl IntoIterator<Item = T>) -> String {
+    let mut out = String::new();
+    for thing in things {
+        out.push_str("\n  ");
+        out.push_str(&thing.to_string());
+    }
+    out
+}
+
+/// A size for people: in GiB with one place, or whole MiB below that.
+pub fn round(bytes: u64) -> String {
+    if bytes < 1 << 30 {
+        return format!("{} MiB", bytes >> 20);
+    }
+    let tenths = bytes / ((1 << 30) / 10);
+    format!("{}.{} GiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_the_kernel_names_them() {
+        assert_eq!(part_device("sda", 8), "sda8");
+        assert_eq!(part_device("nvme0n1", 8), "nvme0n1p8");
+        assert_eq!(part_device("mmcblk0", 1), "mmcblk0p1");
+    }
+
+    #[test]
+    fn sizes_are_rounded_down() {
+        assert_eq!(round(24 << 30), "24.0 GiB");
+        assert_eq!(round((24 << 30) - 1), "23.9 GiB");
+        assert_eq!(round(5 << 20), "5 MiB");
+    }
+}

@@ -1,0 +1,32 @@
+//! First boot and upkeep of the host: survey, plan, run; the daemon that keeps server and nodes going.
+//!
+//! ```text
+//! /sys /proc /dev --survey--> Facts ┐
+//! site.toml ------------------ Site ├- plan() -> Plan | Refusal -> run(plan, host, journal) -> Report
+//! kernel arguments --------- KernelArgs ┘
+//! ```
+
+pub mod action;
+pub mod args;
+pub mod boot;
+pub mod choose;
+pub mod command;
+pub mod daemon;
+pub mod etc;
+pub mod facts;
+pub mod files;
+pub mod import;
+pub mod journal;
+pub mod lifecycle;
+pub mod mounts;
+pub mod plan;
+pub mod real;
+pub mod run;
+pub mod signature;
+#[cfg(test)]
+mod sim;
+pub mod survey;
+pub mod sys;
+pub mod teller;
+pub mod tree;
+pub mod trial;

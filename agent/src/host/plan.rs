@@ -1,0 +1,233 @@
+//! What will be done to a machine, decided from its site, its facts and the kernel's command line. Pure.
+
+use gatehouse_model::site::{DiskRole, InstallTo, VmmKind};
+use gatehouse_model::{Refusal, Site, Size};
+use serde::{Deserialize, Serialize};
+
+use super::action::{Action, Place, Wanted};
+use super::args::KernelArgs;
+use super::choose;
+use super::facts::{DiskFact, Facts, LinkFact, list, round};
+
+/// Names and numbers of the partitions that first boot adds.
+pub const ADDED: [(u32, &str); 4] = [(6, "gh-root-b"), (7, "gh-depot-b"), (8, "gh-state"), (9, "gh-vms")];
+
+const MIB: u64 = 1 << 20;
+/// State is this large where there is room, and never smaller than the least.
+const STATE: u64 = Size::gib(4).as_bytes();
+const LEAST_STATE: u64 = Size::gib(1).as_bytes();
+/// mkfs.xfs makes nothing smaller.
+const LEAST_VMS: u64 = Size::mib(300).as_bytes();
+/// What Xen takes for itself and for the page tables of its domains.
+const XEN_OVERHEAD: u64 = Size::mib(128).as_bytes();
+
+/// What will be done, and with what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    /// The disk that the host lives on.
+    pub disk: String,
+    /// The NIC that is bridged.
+    pub nic: LinkFact,
+    /// In this order.
+    pub actions: Vec<Action>,
+}
+
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "disk {}", self.disk)?;
+        writeln!(f, "nic  {}", self.nic)?;
+        for (number, action) in (1..).zip(&self.actions) {
+            let mark = if action.destroys() { '!' } else { ' ' };
+            writeln!(f, "{mark} {number} {action}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the plan. On a machine that is installed it is the same plan again, and finds everything done.
+///
+/// # Errors
+/// The machine will not be touched: nothing says where to install, the disk is too small, the NIC or the memory
+/// is not as the site needs it.
+pub fn plan(site: &Site, facts: &Facts, args: &KernelArgs) -> Result<Plan, Refusal> {
+    let disk = boot_disk(facts, args)?;
+    if disk.part("gh-state").is_none() {
+        check_destination(site, facts, args)?;
+    }
+    let parts = partitions(site, disk, args)?;
+    let nic = choose::nic(&site.network.nic, facts)?.clone();
+    check_memory(site, facts)?;
+    let place = |name: &str| {
+        let number = ADDED.iter().find(|(_, known)| *known == name).map_or(0, |(number, _)| *number);
+        Place { disk: disk.name.clone(), number }
+    };
+    let actions = vec![
+        Action::GrowTable { disk: disk.name.clone(), parts },
+        Action::MakeState { part: place("gh-state") },
+        Action::SeedState,
+        Action::MakeVms { part: place("gh-vms") },
+        Action::ImportSite,
+        Action::MakeMachineId,
+        Action::MakeHostKeys,
+    ];
+    Ok(Plan { disk: disk.name.clone(), nic, actions })
+}
+
+/// The disk that the system was booted from.
+///
+/// # Errors
+/// It is not among the disks seen, or cannot be read or written.
+pub fn boot_disk<'a>(facts: &'a Facts, args: &KernelArgs) -> Result<&'a DiskFact, Refusal> {
+    let Some(disk) = facts.booted_from() else {
+        let root = args.boot.as_deref().unwrap_or("none named");
+        let seen = list(&facts.disks);
+        let what = format!("no disk has the partition that the system was booted from ({root}); seen:{seen}");
+        return Err(Refusal::new(what, "start the machine with root=PARTUUID=… of the image's gh-root-a"));
+    };
+    if disk.read_only {
+        let what = format!("the disk booted from is write protected: {disk}");
+        return Err(Refusal::new(what, "remove the write protection and start again"));
+    }
+    if let Some(trouble) = &disk.trouble {
+        let what = format!("the disk booted from cannot be read: {}: {trouble}", disk.name);
+        return Err(Refusal::new(what, "replace the disk, or write the image to it again"));
+    }
+    Ok(disk)
+}
+
+/// Only the disk booted from is installed to by this version; the rule's disk is named all the same.
+fn check_destination(site: &Site, facts: &Facts, args: &KernelArgs) -> Result<(), Refusal> {
+    match args.install_to.or(site.install.to) {
+        Some(InstallTo::SelfDisk) => Ok(()),
+        None => {
+            let seen = list(&facts.disks);
+            Err(Refusal::new(
+                format!(
+                    "neither site.toml nor the kernel's command line says where to install to; seen:{seen}"
+                ),
+                "write to = \"self\" under [install] in site.toml, or start with gatehouse.install-to=self; \
+                 it is the disk booted from then, and no other is touched",
+            ))
+        }
+        Some(InstallTo::Rule) => {
+            let mut named = Vec::new();
+            for rule in site.disks.iter().filter(|rule| rule.roles.contains(&DiskRole::System)) {
+                named.extend(choose::disks(rule, facts)?);
+            }
+            let named = list(named);
+            Err(Refusal::new(
+                format!(
+                    "this version installs only to the disk it was booted from, not to the rule's:{named}"
+                ),
+                "write the image to that disk, start from it, and say to = \"self\" under [install]",
+            ))
+        }
+    }
+}
+
+/// The partitions to add; those of an installed disk as they are.
+fn partitions(site: &Site, disk: &DiskFact, args: &KernelArgs) -> Result<Vec<Wanted>, Refusal> {
+    let there: Vec<Wanted> = ADDED
+        .iter()
+        .filter_map(|(_, name)| disk.part(name))
+        .map(|part| Wanted { number: part.number, name: part.name.clone(), bytes: part.bytes })
+        .collect();
+    let numbers_fit = there.iter().all(|part| ADDED.contains(&(part.number, part.name.as_str())));
+    if there.len() == ADDED.len() && numbers_fit {
+        return Ok(there);
+    }
+    let taken: Vec<String> = disk
+        .partitions
+        .iter()
+        .filter(|part| ADDED.iter().any(|(number, name)| part.number == *number || part.name == *name))
+        .map(|part| format!("{} {:?}", part.number, part.name))
+        .collect();
+    if !taken.is_empty() {
+        let what = format!(
+            "the partitions of {} are neither the image's nor those of an install: {}",
+            disk.name,
+            taken.join(", ")
+        );
+        return Err(Refusal::new(what, "write the image to the disk again"));
+    }
+    room(site, disk, args)
+}
+
+fn room(site: &Site, disk: &DiskFact, args: &KernelArgs) -> Result<Vec<Wanted>, Refusal> {
+    let slot = |kind: &str| {
+        let name = format!("gh-{kind}-{}", args.slot.letter());
+        disk.part(&name).map(|part| part.bytes.next_multiple_of(MIB)).ok_or_else(|| {
+            let what = format!("the disk booted from has no partition {name}: {disk}");
+            Refusal::new(what, "write the image to the disk again")
+        })
+    };
+    let (root, depot) = (slot("root")?, slot("depot")?);
+    let end = disk.partitions.iter().map(|part| part.start + part.bytes).max().unwrap_or(MIB);
+    let begin = end.next_multiple_of(MIB);
+    // The backup table: 128 entries of 128 bytes and its header.
+    let backup = (128 * 128) + disk.sector_size;
+    let limit = disk.bytes.saturating_sub(backup) / MIB * MIB;
+    let vms = stores(site);
+    let needs = begin + root + depot + LEAST_STATE + vms;
+    let Some(spare) = limit.checked_sub(needs) else {
+        return Err(too_small(
+            site,
+            disk,
+            &[
+                ("the image", begin),
+                ("slot B", root + depot),
+                ("state", LEAST_STATE),
+                ("the nodes' disks", vms),
+            ],
+        ));
+    };
+    let state = LEAST_STATE + spare.min(STATE - LEAST_STATE);
+    let sizes = [root, depot, state, limit - begin - root - depot - state];
+    let parts = ADDED.iter().zip(sizes);
+    Ok(parts
+        .map(|((number, name), bytes)| Wanted { number: *number, name: (*name).to_owned(), bytes })
+        .collect())
+}
+
+/// What the stores may come to need: all nodes' disks, full, and a fiftieth for xfs itself.
+fn stores(site: &Site) -> u64 {
+    let disks: u64 = site.nodes.iter().map(|node| node.disk.as_bytes()).sum();
+    (disks + disks / 50).next_multiple_of(MIB).max(LEAST_VMS)
+}
+
+fn too_small(site: &Site, disk: &DiskFact, parts: &[(&str, u64)]) -> Refusal {
+    let needs = parts.iter().map(|(_, bytes)| bytes).sum::<u64>() + MIB;
+    let list = list(parts.iter().map(|(what, bytes)| format!("{what}: {}", round(*bytes))));
+    let nodes = site.nodes.len();
+    let what = format!(
+        "the disk is too small: {} has {}, this site with its {nodes} nodes needs {}:{list}",
+        disk.name,
+        round(disk.bytes),
+        round(needs)
+    );
+    Refusal::new(what, "take a larger disk, or give the nodes smaller disks in site.toml")
+}
+
+fn check_memory(site: &Site, facts: &Facts) -> Result<(), Refusal> {
+    let Some(memory) = facts.memory else { return Ok(()) };
+    let overhead = if site.host.vmm == VmmKind::Xen { XEN_OVERHEAD } else { 0 };
+    let nodes: u64 = site.nodes.iter().map(|node| node.memory.as_bytes()).sum();
+    let needs = site.host.memory.as_bytes() + nodes + overhead;
+    if needs <= memory {
+        return Ok(());
+    }
+    let list =
+        list(site.nodes.iter().map(|node| format!("{}: {}", node.name, round(node.memory.as_bytes()))));
+    let what = format!(
+        "the machine has too little memory: {}; needed are {}:\n  the host: {}{list}",
+        round(memory),
+        round(needs),
+        round(site.host.memory.as_bytes() + overhead),
+    );
+    Err(Refusal::new(what, "add memory, or give the nodes less in site.toml"))
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,261 @@
+//! Looks at the machine: /sys, /proc and /dev below a root directory, and the first and last bytes of every
+//! disk and partition. Changes nothing.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use gatehouse_disk::{Part, read_table};
+use gatehouse_model::Mac;
+
+use super::args::KernelArgs;
+use super::facts::{DiskFact, Facts, Firmware, LinkFact, PartFact};
+use super::signature;
+
+/// Block devices that are no disks of the machine.
+const NOT_DISKS: [&str; 9] = ["dm-", "fd", "loop", "md", "nbd", "ram", "sr", "zd", "zram"];
+/// /sys counts sizes in these, whatever the disk's own sectors are.
+const SYS_SECTOR: u64 = 512;
+
+/// Looks at the machine whose /sys, /proc and /dev are below `root`.
+pub fn survey(root: &Path, args: &KernelArgs) -> Facts {
+    let disks = disks(root);
+    let boot_disk = args
+        .boot
+        .as_deref()
+        .and_then(|uuid| disks.iter().find(|disk| disk.partitions.iter().any(|part| part.partuuid == uuid)));
+    let hypervisor = text(&root.join("sys/hypervisor/type"));
+    let cpuinfo = text(&root.join("proc/cpuinfo")).unwrap_or_default();
+    let uefi = root.join("sys/firmware/efi").is_dir();
+    Facts {
+        boot_disk: boot_disk.map(|disk| disk.name.clone()),
+        disks,
+        links: links(root),
+        memory: memory(root, hypervisor.is_some()),
+        cpus: count_cpus(&cpuinfo),
+        firmware: if uefi { Firmware::Uefi } else { Firmware::Bios },
+        virtualisation: virtualisation(root, &cpuinfo),
+        hypervisor,
+        boot_id: text(&root.join("proc/sys/kernel/random/boot_id")).unwrap_or_default(),
+    }
+}
+
+/// A file's text without blanks around it; none if it is empty or not there.
+fn text(path: &Path) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn number(path: &Path) -> Option<u64> {
+    text(path)?.parse().ok()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+fn disks(root: &Path) -> Vec<DiskFact> {
+    names(&root.join("sys/block"))
+        .iter()
+        .filter(|name| !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)))
+        .filter_map(|name| disk(root, name))
+        .collect()
+}
+
+/// One disk; none if it has no medium.
+fn disk(root: &Path, name: &str) -> Option<DiskFact> {
+    let sys = root.join("sys/block").join(name);
+    let bytes = number(&sys.join("size"))? * SYS_SECTOR;
+    if bytes == 0 {
+        return None;
+    }
+    let place = fs::canonicalize(&sys).unwrap_or_else(|_| sys.clone());
+    let device = sys.join("device");
+    let mut fact = DiskFact {
+        name: name.to_owned(),
+        bytes,
+        sector_size: number(&sys.join("queue/logical_block_size")).unwrap_or(SYS_SECTOR),
+        serial: text(&sys.join("serial"))
+            .or_else(|| text(&device.join("serial")))
+            .or_else(|| vpd_serial(&device)),
+        model: text(&device.join("model")).or_else(|| text(&device.join("name"))),
+        vendor: text(&device.join("vendor")).filter(|vendor| !vendor.starts_with("0x")),
+        wwn: text(&sys.join("wwid")).or_else(|| text(&device.join("wwid"))),
+        bus: bus(name, &place).map(str::to_owned),
+        paths: by_path(root, name),
+        ssd: number(&sys.join("queue/rotational")) == Some(0),
+        removable: number(&sys.join("removable")) == Some(1),
+        read_only: number(&sys.join("ro")) == Some(1),
+        ..DiskFact::default()
+    };
+    if let Err(fault) = probe(root, &mut fact) {
+        fact.trouble = Some(fault.to_string());
+    }
+    Some(fact)
+}
+
+/// Reads the table and looks for signatures on the disk and on every partition.
+fn probe(root: &Path, fact: &mut DiskFact) -> Result<(), gatehouse_model::Fault> {
+    let mut device = File::open(root.join("dev").join(&fact.name))?;
+    fact.holds = signature::find(&mut device, fact.bytes)?;
+    let Some(table) = read_table(&mut device, fact.sector_size)? else { return Ok(()) };
+    for part in &table.parts {
+        let bytes = part.bytes(fact.sector_size);
+        let holds = signature::find(&mut part.window(&mut device, fact.sector_size), bytes)?;
+        fact.partitions.push(part_fact(part, fact.sector_size, holds));
+    }
+    fact.partitions.sort_by_key(|part| part.number);
+    Ok(())
+}
+
+fn part_fact(part: &Part, sector_size: u64, holds: Vec<String>) -> PartFact {
+    PartFact {
+        number: part.number,
+        name: part.name.clone(),
+        partuuid: part.partuuid(),
+        start: part.start(sector_size),
+        bytes: part.bytes(sector_size),
+        holds,
+    }
+}
+
+/// A SCSI disk's serial number: page 0x80 of its vital product data, behind a header of four bytes.
+fn vpd_serial(device: &Path) -> Option<String> {
+    let page = fs::read(device.join("vpd_pg80")).ok()?;
+    let serial = String::from_utf8_lossy(page.get(4..)?).trim_matches(['\0', ' ']).to_owned();
+    (!serial.is_empty()).then_some(serial)
+}
+
+/// What a disk hangs on, from its name and its place in /sys/devices.
+fn bus(name: &str, place: &Path) -> Option<&'static str> {
+    let place = place.to_string_lossy();
+    let hints = [
+        ("/usb", "usb"),
+        ("/nvme", "nvme"),
+        ("/virtio", "virtio"),
+        ("/vbd-", "xen"),
+        ("/ata", "sata"),
+        ("/mmc", "mmc"),
+        ("/host", "scsi"),
+    ];
+    let by_name = [("nvme", "nvme"), ("vd", "virtio"), ("xvd", "xen"), ("mmcblk", "mmc"), ("sd", "scsi")];
+    hints
+        .iter()
+        .find(|(hint, _)| place.contains(hint))
+        .or_else(|| by_name.iter().find(|(prefix, _)| name.starts_with(prefix)))
+        .map(|(_, bus)| *bus)
+}
+
+/// A disk's names under /dev/disk/by-path.
+fn by_path(root: &Path, name: &str) -> Vec<String> {
+    let dir = root.join("dev/disk/by-path");
+    let leads_here = |link: &String| {
+        fs::read_link(dir.join(link)).is_ok_and(|to| to.file_name().is_some_and(|last| last == name))
+    };
+    names(&dir).into_iter().filter(leads_here).collect()
+}
+
+fn links(root: &Path) -> Vec<LinkFact> {
+    let net = root.join("sys/class/net");
+    names(&net).into_iter().filter_map(|name| link(&net.join(&name), name)).collect()
+}
+
+/// One interface; none if there is no hardware behind it.
+fn link(sys: &Path, name: String) -> Option<LinkFact> {
+    let device = fs::canonicalize(sys.join("device")).ok()?;
+    let mac: Mac = text(&sys.join("address"))?.parse().ok()?;
+    Some(LinkFact {
+        name,
+        mac,
+        driver: fs::canonicalize(sys.join("device/driver"))
+            .ok()
+            .and_then(|driver| Some(driver.file_name()?.to_string_lossy().into_owned())),
+        // Reading it of an interface that is down is an error.
+        carrier: text(&sys.join("carrier")).map(|carrier| carrier == "1"),
+        speed: text(&sys.join("speed")).and_then(|speed| speed.parse().ok()),
+        path: pci_path(&device),
+    })
+}
+
+/// `pci-0000:00:03.0`: the last PCI address on the way to a device.
+fn pci_path(device: &Path) -> Option<String> {
+    let address = |part: &str| {
+        let shape = "xxxx:xx:xx.x";
+        part.len() == shape.len()
+            && part
+                .chars()
+                .zip(shape.chars())
+                .all(|(c, s)| if s == 'x' { c.is_ascii_hexdigit() } else { c == s })
+    };
+    let parts: Vec<String> =
+        device.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    parts.iter().rfind(|part| address(part)).map(|part| format!("pci-{part}"))
+}
+
+/// Bytes of memory in the machine. Under a hypervisor /proc/meminfo tells only what this system got of it.
+fn memory(root: &Path, shared: bool) -> Option<u64> {
+    if shared {
+        return fs::read(root.join("sys/firmware/dmi/tables/DMI")).ok().and_then(|table| dmi_memory(&table));
+    }
+    meminfo(&text(&root.join("proc/meminfo"))?)
+}
+
+/// The memory modules in a DMI table: structures of type 17 (SMBIOS, section 7.18).
+fn dmi_memory(mut table: &[u8]) -> Option<u64> {
+    let mut total: u64 = 0;
+    while let [kind, length, ..] = *table {
+        let structure = table.get(..usize::from(length))?;
+        let word = |at: usize| Some(u16::from_le_bytes(structure.get(at..at + 2)?.try_into().ok()?));
+        let extended = || Some(u32::from_le_bytes(structure.get(0x1c..0x20)?.try_into().ok()?));
+        if kind == 17 {
+            total += match word(0x0c)? {
+                0 | 0xffff => 0,
+                0x7fff => u64::from(extended()?) << 20,
+                kib if kib & 0x8000 != 0 => u64::from(kib & 0x7fff) << 10,
+                mib => u64::from(mib) << 20,
+            };
+        }
+        let strings = table.get(usize::from(length)..)?;
+        let Some(end) = strings.windows(2).position(|pair| pair == [0, 0]) else { break };
+        if length < 4 {
+            break;
+        }
+        table = &strings[end + 2..];
+    }
+    (total > 0).then_some(total)
+}
+
+/// What the machine has of memory that this kernel can use, and a part of what it has not.
+fn meminfo(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+fn count_cpus(cpuinfo: &str) -> u32 {
+    let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn virtualisation(root: &Path, cpuinfo: &str) -> Vec<String> {
+    if let Some(capabilities) = text(&root.join("sys/hypervisor/properties/capabilities")) {
+        return capabilities.split_whitespace().map(str::to_owned).collect();
+    }
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let flag = |flag: &&str| flags.split_whitespace().any(|word| word == *flag);
+    ["vmx", "svm"].iter().filter(|name| flag(name)).map(ToString::to_string).collect()
+}
+
+/// The survey of the machine that this runs on.
+pub fn of_this_machine(args: &KernelArgs) -> Facts {
+    survey(&PathBuf::from("/"), args)
+}
+
+#[cfg(test)]
+#[path = "survey_tests.rs"]
+mod tests;

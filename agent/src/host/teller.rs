@@ -1,0 +1,100 @@
+//! Tells people and programs of a start: short lines on every console, events as JSON on a trial's port.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use gatehouse_model::{Event, State};
+
+use crate::control::board::now_millis;
+
+/// Where a trial's emulator takes the events, if there is one.
+const EVENT_PORT: &str = "/dev/virtio-ports/gatehouse.events";
+
+/// The consoles and the event port of this machine. One that does not take a line is passed over: a start must
+/// not hang on a terminal.
+#[derive(Debug)]
+pub struct Teller {
+    /// The host's name, once the site has told it.
+    pub host: String,
+    consoles: Vec<File>,
+    port: Option<File>,
+}
+
+impl Teller {
+    /// Opens every console that the kernel writes to, and the event port.
+    pub fn new() -> Self {
+        let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+        let consoles = active.split_whitespace().filter_map(|name| open(&Path::new("/dev").join(name)));
+        Self { host: String::new(), consoles: consoles.collect(), port: open(Path::new(EVENT_PORT)) }
+    }
+
+    /// Tells an event of the start itself.
+    pub fn say(&mut self, action: &str, state: State, message: &str) {
+        let (host, phase) = (String::new(), "first-boot".to_owned());
+        let (action, message) = (action.to_owned(), message.to_owned());
+        self.tell(Event { ts: now_millis(), host, phase, action, state, percent: None, message });
+    }
+
+    /// Tells an event.
+    pub fn tell(&mut self, event: Event) {
+        let event = Event { host: self.host.clone(), ..event };
+        self.show(&line(&event));
+        if let Some(port) = &mut self.port {
+            let _ = writeln!(port, "{}", event.to_line());
+        }
+    }
+
+    /// Writes a text to every console.
+    pub fn show(&mut self, text: &str) {
+        for console in &mut self.consoles {
+            let _ = console.write_all(text.as_bytes());
+        }
+    }
+}
+
+impl Default for Teller {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Never waits for the other side, and never makes it this process's controlling terminal.
+fn open(path: &Path) -> Option<File> {
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+    OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+}
+
+fn line(event: &Event) -> String {
+    let how = match event.state {
+        State::Started => " …",
+        State::Progress => "",
+        State::Succeeded => ": done",
+        State::Failed => ": failed",
+    };
+    let message = if event.message.is_empty() { String::new() } else { format!(": {}", event.message) };
+    format!("gatehouse: {}{how}{message}\n", event.action)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_short() {
+        let mut event = Event {
+            ts: 0,
+            host: String::new(),
+            phase: "first-boot".into(),
+            action: "filling /var".into(),
+            state: State::Started,
+            percent: None,
+            message: String::new(),
+        };
+        assert_eq!(line(&event), "gatehouse: filling /var …\n");
+        event.state = State::Failed;
+        event.message = "no room".into();
+        assert_eq!(line(&event), "gatehouse: filling /var: failed: no room\n");
+    }
+}

@@ -1,0 +1,138 @@
+//! A trial: the whole of a site on this machine, in namespaces of its own, without an image.
+//!
+//! Started as the first process of a process namespace (`unshare --pid --fork`), so that every node ends
+//! with it. It ends when its standard input does: whoever started it holds the other end.
+
+use std::io::{self, Read as _, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use gatehouse_model::{Doing as _, Fault, Site};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::host::daemon;
+use crate::host::lifecycle::BRIDGE;
+use crate::paths::Paths;
+use crate::tool;
+
+/// `gatehouse-agent trial`.
+#[derive(Clone, Debug, Args)]
+pub struct TrialOptions {
+    /// Directory of the trial
+    #[arg(long)]
+    dir: PathBuf,
+    /// The depot
+    #[arg(long)]
+    depot: PathBuf,
+    /// The site directory
+    #[arg(long)]
+    site: PathBuf,
+    /// LISTEN:PORT=ADDRESS:PORT, a way into the trial's network
+    #[arg(long)]
+    forward: Vec<Forward>,
+}
+
+/// A port outside that leads to one inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Forward {
+    outside: SocketAddr,
+    inside: SocketAddr,
+}
+
+impl FromStr for Forward {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('=').ok_or("write OUTSIDE:PORT=INSIDE:PORT")?;
+        let address = |text: &str| text.parse().map_err(|error| format!("{text:?}: {error}"));
+        Ok(Self { outside: address(parts.0)?, inside: address(parts.1)? })
+    }
+}
+
+/// Runs a trial until standard input ends.
+///
+/// # Errors
+/// The namespaces cannot be made; as [`daemon::serve`].
+pub fn run(options: &TrialOptions) -> Result<(), Fault> {
+    // A socket stays in the network that it was made in: these listen outside, whatever comes next.
+    let mut listeners = Vec::new();
+    for forward in &options.forward {
+        let listener =
+            TcpListener::bind(forward.outside).doing(|| format!("listening on {}", forward.outside))?;
+        listeners.push((listener, forward.inside));
+    }
+    let paths = Paths::trial(&options.dir, &options.depot);
+    let site = import(&options.site, &paths)?;
+    enter(&site)?;
+    for (listener, inside) in listeners {
+        std::thread::spawn(move || forward(&listener, inside));
+    }
+    let sinks: Vec<Box<dyn Write + Send>> = vec![Box::new(io::stdout())];
+    daemon::serve(&paths, sinks, || {
+        io::copy(&mut io::stdin().lock().by_ref(), &mut io::sink()).doing(|| "reading standard input")?;
+        Ok(())
+    })
+}
+
+/// The trial's site directory is the truth of this run: it takes the place that first boot imports into.
+fn import(from: &Path, paths: &Paths) -> Result<Site, Fault> {
+    let to = paths.site();
+    if !to.exists() {
+        std::fs::create_dir_all(&paths.state).doing(|| format!("making {}", paths.state.display()))?;
+        std::os::unix::fs::symlink(from, &to).doing(|| format!("making {}", to.display()))?;
+    }
+    let path = to.join("site.toml");
+    let text = std::fs::read_to_string(&path).doing(|| format!("reading {}", path.display()))?;
+    Site::parse(&text).map_err(Fault::of_problems)
+}
+
+/// A network and mounts of its own, with the site's bridge and the host's address on it.
+fn enter(site: &Site) -> Result<(), Fault> {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+        .map_err(|error| Fault::from(error).help("start it through `gatehouse try`, or as root"))?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).doing(|| "making mounts private")?;
+    // /sys shows the network devices of the namespace that it was mounted in.
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).doing(|| "mounting /sys")?;
+    let address = format!("{}/{}", site.network.host, site.network.subnet.prefix);
+    tool::run("ip", &["link", "set", "lo", "up"])?;
+    tool::run("ip", &["link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0"])?;
+    tool::run("ip", &["address", "add", &address, "dev", BRIDGE])?;
+    tool::run("ip", &["link", "set", BRIDGE, "up"]).map(drop)
+}
+
+fn forward(listener: &TcpListener, inside: SocketAddr) {
+    for outer in listener.incoming().map_while(Result::ok) {
+        std::thread::spawn(move || {
+            // A node that is not up yet refuses; the caller sees its connection closed, and tries again.
+            let Ok(inner) = TcpStream::connect(inside) else { return };
+            let (Ok(outer_read), Ok(inner_read)) = (outer.try_clone(), inner.try_clone()) else { return };
+            let back = std::thread::spawn(move || pump(inner_read, outer));
+            pump(outer_read, inner);
+            // The other direction ends by itself once its side is closed.
+            drop(back.join());
+        });
+    }
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream) {
+    // A broken connection is as good an end as a closed one.
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(std::net::Shutdown::Write);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_forward_has_two_ends() {
+        let forward: Forward = "127.0.0.1:4022=10.0.2.21:22".parse().expect("right");
+        assert_eq!(forward.inside, SocketAddr::from((Ipv4Addr::new(10, 0, 2, 21), 22)));
+        assert!("127.0.0.1:4022".parse::<Forward>().is_err());
+    }
+}

@@ -1,0 +1,249 @@
+//! The installer: the first process of a node's initramfs. It asks the install server what the node shall be,
+//! makes it so on the node's own disk, acknowledges and powers off.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use gatehouse_lcfg::{PackageSpec, Profile};
+use gatehouse_model::{Closure, Doing as _, Fault, PackageId, PackageSet, State};
+
+use crate::node::client::{Client, Credentials, Fetched, Home};
+use crate::node::configure::Configuration;
+use crate::node::disks::{self, Made};
+use crate::node::layer::{DepotFile, put_down};
+use crate::node::machine;
+use crate::node::method::{Method, steps};
+use crate::node::progress::Teller;
+use crate::node::target::Target;
+use crate::wire::{Ack, Milestone, PASSPORT_PATH, Passport, PhaseTime};
+
+/// Where the new root is mounted.
+const TARGET: &str = "/target";
+/// Where programs are found; a first process starts without any environment.
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How long the server may take to answer at all.
+const SERVER_WAIT: Duration = Duration::from_secs(120);
+/// How long a fault stands on the console before the power goes.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long the last events may take to be sent.
+const FLUSH: Duration = Duration::from_secs(3);
+
+/// Installs this node and powers off, whatever happens.
+pub fn init() -> ! {
+    if std::env::var_os("PATH").is_none_or(|path| path != SEARCH_PATH) {
+        let own = std::env::args_os().next().unwrap_or_else(|| "/init".into());
+        // Only a failure comes back; the programs are then missed one by one, with a fault each.
+        let error = Command::new(own).arg0("init").env("PATH", SEARCH_PATH).env("LC_ALL", "C").exec();
+        eprintln!("starting again with a search path: {error}");
+    }
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(installed)) {
+        let words = panic.downcast_ref::<String>().map(String::as_str);
+        let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
+        eprintln!("error: the installer panicked: {}", words.unwrap_or("without words"));
+        sleep(LAST_WORDS);
+    }
+    machine::power_off()
+}
+
+/// Runs the install and tells how it ended.
+fn installed() {
+    let started = machine::mount_basics().and_then(|()| machine::open_console()).and_then(|()| passport());
+    let passport = match started {
+        Ok(passport) => passport,
+        Err(fault) => {
+            eprint!("{}", fault.render());
+            return sleep(LAST_WORDS);
+        }
+    };
+    let mut teller = Teller::new(passport.node.clone());
+    if let Err(fault) = Install::new(&passport, &mut teller).run() {
+        eprint!("\n{}\n", fault.render());
+        teller.say("install", State::Failed, None, fault.render().trim());
+        teller.finish(LAST_WORDS);
+        sleep(LAST_WORDS);
+    }
+}
+
+/// Reads the passport and removes it: its token is used once, and nothing else needs it.
+fn passport() -> Result<Passport, Fault> {
+    let path = format!("/{PASSPORT_PATH}");
+    let text = fs::read_to_string(&path).doing(|| format!("reading {path}")).map_err(|fault| {
+        fault.help("start this node through its host, which gives the installer a passport")
+    })?;
+    fs::remove_file(&path).doing(|| format!("removing {path}"))?;
+    serde_json::from_str(&text).doing(|| format!("reading {path}"))
+}
+
+/// One run of the installer.
+struct Install<'a> {
+    passport: &'a Passport,
+    teller: &'a mut Teller,
+    target: Target,
+    phases: Vec<PhaseTime>,
+    made: Vec<Made>,
+}
+
+/// What the server said: who this node is, and what it shall be.
+struct Orders {
+    client: Client,
+    own: Credentials,
+    fetched: Fetched,
+    profile: Profile,
+    steps: Vec<(String, Method)>,
+}
+
+impl<'a> Install<'a> {
+    fn new(passport: &'a Passport, teller: &'a mut Teller) -> Self {
+        let boot = PhaseTime { phase: "boot".into(), seconds: machine::uptime() };
+        let target = Target::new(Path::new(TARGET));
+        Self { passport, teller, target, phases: vec![boot], made: Vec::new() }
+    }
+
+    fn run(&mut self) -> Result<(), Fault> {
+        self.phase("machine", |install| {
+            machine::load_modules();
+            machine::set_clock(install.passport.time)?;
+            machine::network_up(install.passport)
+        })?;
+        let orders = self.phase("enrol", Self::enrol)?;
+        for (tag, method) in &orders.steps {
+            self.phase(tag, |install| install.step(&orders, method))?;
+        }
+        // A profile without %umount% must not leave a disk half written.
+        self.target.release()?;
+        let root = self.made.iter().find(|part| part.wanted.point == "/");
+        let ack = Ack {
+            milestone: Milestone::Installed,
+            profile: orders.fetched.etag.clone(),
+            root: root.map(|part| format!("PARTUUID={}", part.part_uuid)),
+            phases: self.phases.clone(),
+        };
+        let seconds = machine::uptime();
+        self.teller.say("install", State::Succeeded, None, &format!("{seconds:.1} s since power on"));
+        self.teller.finish(FLUSH);
+        acknowledge(&orders.client, &ack)
+    }
+
+    /// Does a part of the install, telling its start and end and taking its time.
+    fn phase<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        let begun = Instant::now();
+        self.teller.say(name, State::Started, None, "");
+        let result = work(self).doing(|| name.to_owned())?;
+        let seconds = begun.elapsed().as_secs_f64();
+        self.teller.say(name, State::Succeeded, None, &format!("{seconds:.1} s"));
+        self.phases.push(PhaseTime { phase: name.to_owned(), seconds });
+        Ok(result)
+    }
+
+    fn enrol(&mut self) -> Result<Orders, Fault> {
+        let home = Home {
+            server: self.passport.server,
+            authority: self.passport.authority.clone(),
+            node: self.passport.node.clone(),
+            domain: self.passport.domain.clone(),
+        };
+        let stranger = Client::new(&home, None)?;
+        stranger.wait_for_server(SERVER_WAIT)?;
+        let (client, own) = stranger.enrol(&self.passport.token)?;
+        self.teller.connect(client.clone());
+        let fetched = client.profile()?;
+        let profile =
+            Profile::from_xml(&fetched.xml).map_err(Fault::of_problems).doing(|| "reading the profile")?;
+        let steps = steps(&profile)?;
+        Ok(Orders { client, own, fetched, profile, steps })
+    }
+
+    fn step(&mut self, orders: &Orders, method: &Method) -> Result<(), Fault> {
+        let target = self.target.clone();
+        let configuration =
+            Configuration { profile: &orders.profile, target: &target, passport: self.passport };
+        match method {
+            Method::Disks => {
+                self.made = disks::prepare(&orders.profile, target.root())?;
+                Ok(())
+            }
+            Method::Packages => {
+                self.packages(orders)?;
+                configuration.identity(&self.made)?;
+                target.bind()
+            }
+            Method::Network => configuration.network(),
+            Method::Hosts => configuration.hosts(),
+            Method::Auth => configuration.auth(),
+            Method::OpenSsh => configuration.openssh(),
+            Method::Grub => configuration.grub(&self.made),
+            Method::Client => {
+                configuration.client(&orders.own, Path::new("/proc/self/exe"), &orders.fetched.etag)
+            }
+            Method::SetTimeZone => configuration.timezone(),
+            Method::Unmount => target.release(),
+            Method::OneShot(line) => target.run("/bin/sh", &["-c", line]).map(drop),
+        }
+    }
+
+    fn packages(&mut self, orders: &Orders) -> Result<(), Fault> {
+        let closure = closure(&orders.profile.packages)?;
+        let depot = orders.client.depot()?;
+        let layer = depot.layers.get(&closure).ok_or_else(|| {
+            let count = orders.profile.packages.len();
+            Fault::new(format!("the depot has no layer for closure {} ({count} packages)", closure.short()))
+                .help("lock and build the site again, so that its depot has the layers of its profiles")
+        })?;
+        let source = DepotFile { client: orders.client.clone(), path: layer.file.path.clone() };
+        let teller = &mut *self.teller;
+        let mut told = |percent: u8, rate: f64| {
+            teller.say("unpacking layer", State::Progress, Some(percent), &format!("{rate:.1} MiB/s"));
+        };
+        let done = put_down(source, layer, self.target.root(), &mut told)?;
+        if done.entries != layer.entries {
+            let (is, should) = (done.entries, layer.entries);
+            return Err(Fault::new(format!(
+                "the layer has {is} entries, and the depot's list says {should}"
+            )));
+        }
+        let (entries, mib) = (done.entries, done.bytes >> 20);
+        self.teller.say("unpacking layer", State::Succeeded, None, &format!("{entries} entries, {mib} MiB"));
+        Ok(())
+    }
+}
+
+/// The digest that names the layer of exactly these packages.
+///
+/// # Errors
+/// A package without an exact version.
+pub fn closure(packages: &[PackageSpec]) -> Result<Closure, Fault> {
+    let id = |spec: &PackageSpec| {
+        let given = |part: &Option<String>| part.clone().filter(|text| text != "*");
+        let inexact = || Fault::new(format!("the package {spec} has no exact version and architecture"));
+        let mut version = given(&spec.version).ok_or_else(inexact)?;
+        if let Some(release) = given(&spec.release) {
+            version = format!("{version}-{release}");
+        }
+        Ok(PackageId {
+            name: spec.name.clone(),
+            version,
+            architecture: given(&spec.arch).ok_or_else(inexact)?,
+        })
+    };
+    let mut packages = packages.iter().map(id).collect::<Result<Vec<_>, Fault>>()?;
+    packages.sort();
+    Ok(PackageSet { name: String::new(), wishes: Vec::new(), packages }.closure())
+}
+
+/// The acknowledgement is what makes the host start the node from its disk: it is tried a few times.
+fn acknowledge(client: &Client, ack: &Ack) -> Result<(), Fault> {
+    let mut outcome = client.acknowledge(ack);
+    for _ in 0..5 {
+        if outcome.is_ok() {
+            break;
+        }
+        sleep(Duration::from_secs(2));
+        outcome = client.acknowledge(ack);
+    }
+    outcome
+}

@@ -1,0 +1,69 @@
+//! Where the agent keeps its things; a trial puts all of them below one directory.
+
+use std::path::{Path, PathBuf};
+
+use gatehouse_model::NodeName;
+
+/// The agent's directories.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// Kept for ever: journal, keys made here, the site directory that counts.
+    pub state: PathBuf,
+    /// `<node>/{conf,fs}/`: configuration and stores.
+    pub vms: PathBuf,
+    /// The depot, read-only.
+    pub depot: PathBuf,
+    /// Gone at the next boot: sockets, consoles' pipes.
+    pub run: PathBuf,
+    /// Console logs.
+    pub log: PathBuf,
+}
+
+impl Paths {
+    /// The places on an installed host.
+    pub fn host() -> Self {
+        Self {
+            state: "/var/lib/gatehouse".into(),
+            vms: "/srv/vms".into(),
+            depot: "/depot".into(),
+            run: "/run/gatehouse".into(),
+            log: "/var/log/gatehouse".into(),
+        }
+    }
+
+    /// The places of a trial, all below one directory but the depot.
+    pub fn trial(dir: &Path, depot: &Path) -> Self {
+        Self {
+            state: dir.join("state"),
+            vms: dir.join("vms"),
+            depot: depot.to_owned(),
+            run: dir.join("run"),
+            log: dir.join("log"),
+        }
+    }
+
+    /// The site directory that counts on this machine.
+    pub fn site(&self) -> PathBuf {
+        self.state.join("site")
+    }
+
+    /// A node's configuration directory.
+    pub fn conf(&self, node: &NodeName) -> PathBuf {
+        self.vms.join(node.as_str()).join("conf")
+    }
+
+    /// A node's stores.
+    pub fn stores(&self, node: &NodeName) -> PathBuf {
+        self.vms.join(node.as_str()).join("fs")
+    }
+
+    /// A node's console log.
+    pub fn console_log(&self, node: &NodeName) -> PathBuf {
+        self.log.join(format!("console-{node}.log"))
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("control.sock")
+    }
+}

@@ -1,0 +1,189 @@
+//! What is served over TLS: enrolment for strangers with a token, the rest for nodes known by their certificate.
+
+use std::sync::Arc;
+
+use axum::extract::{
+    ConnectInfo, DefaultBodyLimit, FromRef, FromRequestParts, Json, OptionalFromRequestParts, Path, State,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{RequestPartsExt as _, Router};
+use gatehouse_model::{Event, NodeName};
+
+use super::tls::{Peer, TlsListener};
+use super::{Server, files, status};
+use crate::wire::{Ack, EnrolAnswer, EnrolRequest};
+
+/// The largest body that is read: a batch of progress lines.
+const BODY: usize = 256 << 10;
+/// The longest text of one event that is kept: a fault with the end of a program's stderr.
+const TEXT: usize = 8 << 10;
+
+/// Serves until the runtime ends.
+pub(super) async fn serve(listener: TlsListener, server: Arc<Server>) {
+    let routes = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/enrol", post(enrol))
+        .route("/depot.json", get(depot))
+        .route("/profiles/{first}/{second}/XML/profile.xml", get(profile_in_domain))
+        .route("/profiles/{first}/XML/profile.xml", get(profile_by_name))
+        .route("/progress", post(progress))
+        .route("/ack", post(ack))
+        .route("/status.json", get(status::json))
+        .route("/status", get(status::page))
+        .route("/metrics", get(status::metrics))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(server);
+    // It returns only if it cannot accept at all; the port is then closed, which every client sees.
+    let _ = axum::serve(listener, routes.into_make_service_with_connect_info::<Peer>()).await;
+}
+
+/// A refused or broken request: status and one line for the log of whoever asked.
+pub(super) type Refused = (StatusCode, String);
+
+fn refuse(status: StatusCode, text: impl std::fmt::Display) -> Refused {
+    (status, format!("{text}\n"))
+}
+
+/// The node that asks; a request without a certificate of one is answered 401.
+#[derive(Debug)]
+pub(super) struct Caller(NodeName);
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for Caller
+where
+    Arc<Server>: FromRef<S>,
+{
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Refused> {
+        let server = Arc::<Server>::from_ref(state);
+        let ConnectInfo(peer) = parts
+            .extract::<ConnectInfo<Peer>>()
+            .await
+            .map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+        Ok(peer.node(&server.site).cloned().map(Self))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller
+where
+    Arc<Server>: FromRef<S>,
+{
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let caller = <Self as OptionalFromRequestParts<S>>::from_request_parts(parts, state).await?;
+        let text = "this needs a node's certificate; enrol with its token first";
+        caller.ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, text))
+    }
+}
+
+async fn enrol(
+    State(server): State<Arc<Server>>,
+    Json(request): Json<EnrolRequest>,
+) -> Result<Json<EnrolAnswer>, Refused> {
+    // Signed before the token is redeemed, so that a request that is none leaves the token good.
+    let certificate = server
+        .authority
+        .issue(&request.csr, &request.node)
+        .map_err(|fault| refuse(StatusCode::BAD_REQUEST, fault))?;
+    let known = server.site.node(request.node.as_str()).is_some();
+    if known && server.tokens.redeem(&request.node, &request.token) {
+        Ok(Json(EnrolAnswer { certificate }))
+    } else {
+        Err(refuse(
+            StatusCode::FORBIDDEN,
+            "this token is wrong, used or too old; start the node's install again",
+        ))
+    }
+}
+
+async fn depot(_: Caller, State(server): State<Arc<Server>>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], server.depot.clone()).into_response()
+}
+
+/// `/profiles/<domain>/<node>/XML/profile.xml`, the address that LCFG clients know.
+async fn profile_in_domain(
+    Caller(caller): Caller,
+    State(server): State<Arc<Server>>,
+    Path((domain, node)): Path<(String, String)>,
+    asked: HeaderMap,
+) -> Response {
+    if domain == server.site.domain {
+        profile(&server, &caller, &node, &asked)
+    } else {
+        refuse(StatusCode::NOT_FOUND, format!("this server has no domain {domain:?}")).into_response()
+    }
+}
+
+/// The same by full or short name alone.
+async fn profile_by_name(
+    Caller(caller): Caller,
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+    asked: HeaderMap,
+) -> Response {
+    let short = name.strip_suffix(&server.site.domain).and_then(|rest| rest.strip_suffix('.'));
+    profile(&server, &caller, short.unwrap_or(&name), &asked)
+}
+
+fn profile(server: &Server, caller: &NodeName, node: &str, asked: &HeaderMap) -> Response {
+    if caller.as_str() != node {
+        return refuse(StatusCode::FORBIDDEN, format!("{caller} may fetch its own profile only"))
+            .into_response();
+    }
+    let Some(page) = server.profiles.page(caller) else {
+        let problems: Vec<String> =
+            server.profiles.problems(caller).iter().map(ToString::to_string).collect();
+        let text = format!("{caller} has no profile yet\n{}", problems.join("\n"));
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    };
+    let tag = [(header::ETAG, page.etag.clone())];
+    if files::is_current(asked, &page.etag) {
+        return (StatusCode::NOT_MODIFIED, tag).into_response();
+    }
+    (tag, [(header::CONTENT_TYPE, "application/xml")], page.xml.to_string()).into_response()
+}
+
+async fn progress(
+    Caller(caller): Caller,
+    State(server): State<Arc<Server>>,
+    body: String,
+) -> Result<StatusCode, Refused> {
+    let lines = body.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let events: Result<Vec<Event>, Refused> = lines
+        .map(|(number, line)| {
+            serde_json::from_str(line)
+                .map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("line {}: {error}", number + 1)))
+        })
+        .collect();
+    for event in events? {
+        server.board.tell(told_by(&caller, &event));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A node's event as it goes on the board: it speaks of itself only, and in text that a terminal can show.
+fn told_by(node: &NodeName, event: &Event) -> Event {
+    Event {
+        host: node.to_string(),
+        phase: format!("node/{node}"),
+        action: plain(&event.action),
+        message: plain(&event.message),
+        ts: event.ts,
+        state: event.state,
+        percent: event.percent.map(|percent| percent.min(100)),
+    }
+}
+
+fn plain(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c };
+    text.chars().take(TEXT).map(shown).collect()
+}
+
+async fn ack(Caller(caller): Caller, State(server): State<Arc<Server>>, Json(ack): Json<Ack>) -> StatusCode {
+    server.board.acknowledge(&caller, ack);
+    StatusCode::NO_CONTENT
+}

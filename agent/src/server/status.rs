@@ -1,0 +1,106 @@
+//! How it stands, for people and programs: one page, the same as JSON, and figures.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderName, header};
+use axum::response::{Html, IntoResponse};
+use axum::{Json, http::HeaderValue};
+use gatehouse_model::Event;
+use serde::Serialize;
+
+use super::Server;
+use super::secure::Caller;
+use crate::control::board::{NodeState, NodeStatus, Status};
+use crate::wire::PhaseTime;
+
+/// The page needs nothing but itself.
+const PAGE: &str = include_str!("status.html");
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+
+/// [`Status`] as anybody may see it: without addresses and without texts, which may hold lines of a console.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Shown {
+    site: String,
+    redacted: bool,
+    phases: Vec<PhaseTime>,
+    nodes: Vec<ShownNode>,
+    events: Vec<Event>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct ShownNode {
+    name: String,
+    state: NodeState,
+    install_seconds: Option<f64>,
+    phases: Vec<PhaseTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+fn shown(status: Status, known: bool) -> Shown {
+    let node = |node: NodeStatus| ShownNode {
+        name: node.name.to_string(),
+        state: node.state,
+        install_seconds: node.install_seconds,
+        phases: node.phases,
+        address: known.then_some(node.address),
+        message: known.then_some(node.message),
+    };
+    let event = |event: Event| if known { event } else { Event { message: String::new(), ..event } };
+    Shown {
+        site: status.site,
+        redacted: !known,
+        phases: status.phases,
+        nodes: status.nodes.into_iter().map(node).collect(),
+        events: status.events.into_iter().map(event).collect(),
+    }
+}
+
+/// `GET /status.json`.
+pub(super) async fn json(caller: Option<Caller>, State(server): State<Arc<Server>>) -> impl IntoResponse {
+    (no_store(), Json(shown(server.board.status(), caller.is_some())))
+}
+
+/// `GET /status`.
+pub(super) async fn page() -> impl IntoResponse {
+    let policy = (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    ([policy, no_store()[0].clone()], Html(PAGE))
+}
+
+fn no_store() -> [(HeaderName, HeaderValue); 1] {
+    [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))]
+}
+
+/// `GET /metrics`, in Prometheus' text format.
+pub(super) async fn metrics(State(server): State<Arc<Server>>) -> String {
+    render_metrics(&server.board.status())
+}
+
+fn render_metrics(status: &Status) -> String {
+    let mut out = String::from("# TYPE gatehouse_node_running gauge\n");
+    for node in &status.nodes {
+        let running = u8::from(node.state == NodeState::Running);
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "gatehouse_node_running{{node=\"{}\"}} {running}", node.name);
+    }
+    out.push_str("# TYPE gatehouse_node_failed gauge\n");
+    for node in &status.nodes {
+        let failed = u8::from(node.state == NodeState::Failed);
+        let _ = writeln!(out, "gatehouse_node_failed{{node=\"{}\"}} {failed}", node.name);
+    }
+    out.push_str("# TYPE gatehouse_node_install_seconds gauge\n");
+    for node in &status.nodes {
+        if let Some(seconds) = node.install_seconds {
+            let _ = writeln!(out, "gatehouse_node_install_seconds{{node=\"{}\"}} {seconds}", node.name);
+        }
+    }
+    out
+}

@@ -1,0 +1,441 @@
+//! The server as nodes and strangers see it, over loopback at ports that are free.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use gatehouse_model::{
+    Depot, Digest, Event, FileRef, Layer, Lock, NodeName, PackageId, PackageSet, Site, State,
+};
+use rcgen::{CertificateParams, KeyPair};
+use tempfile::TempDir;
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+
+use super::tokens::Tokens;
+use super::{Running, Server, ServerConfig};
+use crate::control::board::{Board, NodeState};
+use crate::paths::Paths;
+use crate::wire::{Ack, EnrolAnswer, EnrolRequest, Milestone};
+
+const SITE: &str = r#"
+schema = 1
+[site]
+name = "gate"
+domain = "example.org"
+epoch = "2026-01-01T00:00:00Z"
+[[disk]]
+min-size = "8GiB"
+[network]
+subnet = "127.0.0.0/24"
+host = "127.0.0.1"
+[[node]]
+name = "node1"
+address = "127.0.0.21"
+memory = "512MiB"
+disk = "4GiB"
+[[node]]
+name = "node2"
+address = "127.0.0.22"
+memory = "512MiB"
+disk = "4GiB"
+"#;
+const SOURCE: &str = "#include <gatehouse/site.h>\n\
+    profile.domain SITE_DOMAIN\nprofile.components profile client\nclient.url SITE_SERVER_URL\n\
+    profile.packages @site.pkgs\n";
+
+/// A site with `node1` and `node2` at loopback addresses.
+pub(crate) fn sample_site() -> Site {
+    Site::parse(SITE).expect("a good site")
+}
+
+fn sample_lock() -> Lock {
+    let bash = PackageId { name: "bash".into(), version: "5.2-1".into(), architecture: "amd64".into() };
+    let set = PackageSet { name: "node-1".into(), wishes: vec!["bash".into()], packages: vec![bash] };
+    let zero = Digest::of(b"");
+    Lock { schema: 1, agent: zero, request: zero, sets: vec![set], packages: Vec::new() }
+}
+
+struct Place {
+    dir: TempDir,
+    board: Arc<Board>,
+    tokens: Arc<Tokens>,
+    layer: Vec<u8>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let lcfg = dir.path().join("state/site/lcfg");
+        fs::create_dir_all(lcfg.join("source")).expect("made");
+        fs::create_dir_all(lcfg.join("packages")).expect("made");
+        fs::write(lcfg.join("packages/site.pkgs"), "bash=*\n").expect("written");
+        fs::write(lcfg.join("source/node1"), SOURCE).expect("written");
+        fs::write(lcfg.join("source/node2"), SOURCE).expect("written");
+        let layer: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+        fs::create_dir_all(dir.path().join("depot/layers")).expect("made");
+        fs::write(dir.path().join("depot/layers/a.tar.zst"), &layer).expect("written");
+        fs::write(dir.path().join("depot/agent"), "the agent").expect("written");
+        fs::write(dir.path().join("depot/secret"), "not named").expect("written");
+        let board = Arc::new(Board::new(&sample_site()));
+        Self { dir, board, tokens: Arc::new(Tokens::new()), layer }
+    }
+
+    fn paths(&self) -> Paths {
+        Paths::trial(self.dir.path(), &self.dir.path().join("depot"))
+    }
+
+    fn start(&self) -> Running {
+        let file = |path: &str, bytes: &[u8]| FileRef {
+            path: path.into(),
+            size: bytes.len() as u64,
+            sha256: Digest::of(bytes),
+        };
+        let layer = Layer { file: file("layers/a.tar.zst", &self.layer), unpacked: 1, entries: 1 };
+        let depot = Depot {
+            schema: 1,
+            agent: file("agent", b"the agent"),
+            kernels: [].into(),
+            layers: [(Digest::of(b"closure"), layer)].into(),
+        };
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let config = ServerConfig {
+            site: sample_site(),
+            lock: sample_lock(),
+            paths: self.paths(),
+            depot,
+            board: Arc::clone(&self.board),
+            tokens: Arc::clone(&self.tokens),
+            http: any,
+            tls: any,
+        };
+        Server::start(config).expect("a server")
+    }
+
+    fn token(&self, name: &str) -> String {
+        self.tokens.issue(&node(name))
+    }
+
+    fn source(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join("state/site/lcfg/source").join(name)
+    }
+}
+
+fn node(name: &str) -> NodeName {
+    name.parse().expect("a name")
+}
+
+/// One who asks: what he believes, and the certificate he shows.
+struct Client {
+    agent: ureq::Agent,
+    base: String,
+}
+
+struct Reply {
+    status: u16,
+    etag: String,
+    range: String,
+    length: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl Client {
+    fn new(server: &Running, identity: Option<(&str, &KeyPair)>) -> Self {
+        let authority = Certificate::from_pem(server.authority_pem().as_bytes()).expect("a certificate");
+        let shown = identity.map(|(certificate, key)| {
+            let certificate = Certificate::from_pem(certificate.as_bytes()).expect("a certificate");
+            let key = key.serialize_pem();
+            ClientCert::new_with_certs(&[certificate], PrivateKey::from_pem(key.as_bytes()).expect("a key"))
+        });
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&[authority]))
+            .client_cert(shown)
+            .build();
+        let config = ureq::Agent::config_builder().tls_config(tls).http_status_as_error(false).build();
+        Self { agent: config.into(), base: format!("https://{}", server.tls()) }
+    }
+
+    fn plain(server: &Running) -> Self {
+        Self { base: format!("http://{}", server.http()), ..Self::new(server, None) }
+    }
+
+    fn get(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        reply(request.call())
+    }
+
+    fn post(&self, path: &str, body: &str) -> Reply {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        reply(request.header("content-type", "application/json").send(body))
+    }
+
+    fn enrol(&self, name: &str, token: &str, csr: &str) -> Reply {
+        let request = EnrolRequest { node: node(name), token: token.into(), csr: csr.into() };
+        self.post("/enrol", &serde_json::to_string(&request).expect("text"))
+    }
+}
+
+fn reply(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Reply {
+    let mut response = result.expect("an answer");
+    let header = |name: &str| {
+        response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    };
+    let (status, etag, range, length) =
+        (response.status().as_u16(), header("etag"), header("content-range"), header("content-length"));
+    let body = response.body_mut().read_to_vec().expect("a body");
+    Reply { status, etag, range, length, body }
+}
+
+/// A request for a certificate with names that the server must not give.
+fn csr() -> (KeyPair, String) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params =
+        CertificateParams::new(["node2.example.org".into(), "gate.example.org".into()]).expect("names");
+    params.distinguished_name.push(rcgen::DnType::CommonName, "node2");
+    let text = params.serialize_request(&key).and_then(|request| request.pem()).expect("a request");
+    (key, text)
+}
+
+fn enrolled(place: &Place, server: &Running, name: &str) -> Client {
+    let (key, csr) = csr();
+    let answer = Client::new(server, None).enrol(name, &place.token(name), &csr);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer: EnrolAnswer = serde_json::from_slice(&answer.body).expect("an answer");
+    Client::new(server, Some((&answer.certificate, &key)))
+}
+
+#[test]
+fn a_token_is_taken_once_and_only_from_its_node() {
+    let place = Place::new();
+    let server = place.start();
+    let stranger = Client::new(&server, None);
+    let (_, csr) = csr();
+    let token = place.token("node1");
+    for (name, shown) in [("node1", "0".repeat(64)), ("node2", token.clone()), ("other", token.clone())] {
+        assert_eq!(stranger.enrol(name, &shown, &csr).status, 403, "{name}");
+    }
+    assert_eq!(stranger.enrol("node1", &token, "no request").status, 400);
+    assert_eq!(stranger.enrol("node1", &token, &csr).status, 200);
+    assert_eq!(stranger.enrol("node1", &token, &csr).status, 403, "used");
+    assert_eq!(stranger.post("/enrol", "{}").status, 422);
+}
+
+#[test]
+fn a_node_fetches_its_own_profile_whatever_names_it_asked_for() {
+    let place = Place::new();
+    let server = place.start();
+    let client = enrolled(&place, &server, "node1");
+    let page = client.get("/profiles/example.org/node1/XML/profile.xml", &[]);
+    assert_eq!(page.status, 200, "{}", page.text());
+    assert_eq!(page.etag, format!("\"{}\"", Digest::of(&page.body)));
+    for alias in ["/profiles/node1.example.org/XML/profile.xml", "/profiles/node1/XML/profile.xml"] {
+        assert_eq!(client.get(alias, &[]).body, page.body, "{alias}");
+    }
+    for (path, status) in [
+        ("/profiles/example.org/node2/XML/profile.xml", 403),
+        ("/profiles/node2/XML/profile.xml", 403),
+        ("/profiles/node2.example.org/XML/profile.xml", 403),
+        ("/profiles/elsewhere.org/node1/XML/profile.xml", 404),
+    ] {
+        assert_eq!(client.get(path, &[]).status, status, "{path}");
+    }
+    let again = client.get("/profiles/node1/XML/profile.xml", &[("if-none-match", &page.etag)]);
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    let other = client.get("/profiles/node1/XML/profile.xml", &[("if-none-match", "\"x\"")]);
+    assert_eq!(other.status, 200);
+}
+
+#[test]
+fn strangers_are_told_to_enrol() {
+    let place = Place::new();
+    let server = place.start();
+    let stranger = Client::new(&server, None);
+    for path in
+        ["/depot.json", "/profiles/node1/XML/profile.xml", "/profiles/example.org/node1/XML/profile.xml"]
+    {
+        assert_eq!(stranger.get(path, &[]).status, 401, "{path}");
+    }
+    for path in ["/progress", "/ack"] {
+        assert_eq!(stranger.post(path, "{}").status, 401, "{path}");
+    }
+    let depot: Depot =
+        serde_json::from_slice(&enrolled(&place, &server, "node1").get("/depot.json", &[]).body)
+            .expect("the depot");
+    assert_eq!(depot.layers.len(), 1);
+}
+
+#[test]
+fn a_certificate_of_another_authority_opens_nothing() {
+    let place = Place::new();
+    let server = place.start();
+    let key = KeyPair::generate().expect("a key");
+    let own =
+        CertificateParams::new(["node1.example.org".into()]).and_then(|params| params.self_signed(&key));
+    let client = Client::new(&server, Some((&own.expect("signed").pem(), &key)));
+    let result = client.agent.get(format!("{}/depot.json", client.base)).call();
+    assert!(result.is_err(), "the handshake is refused");
+}
+
+#[test]
+fn progress_and_acknowledgements_reach_the_board_in_the_nodes_name() {
+    let place = Place::new();
+    let server = place.start();
+    let client = enrolled(&place, &server, "node1");
+    let event = Event {
+        ts: 1,
+        host: "node2".into(),
+        phase: "node/node2".into(),
+        action: "down\u{1b}[2Jloading".into(),
+        state: State::Progress,
+        percent: Some(200),
+        message: String::new(),
+    };
+    assert_eq!(client.post("/progress", &format!("{}\n\n", event.to_line())).status, 204);
+    let told = place.board.status().events.last().cloned().expect("an event");
+    assert_eq!((told.host.as_str(), told.phase.as_str()), ("node1", "node/node1"));
+    assert_eq!((told.action.as_str(), told.percent), ("down?[2Jloading", Some(100)));
+    assert_eq!(client.post("/progress", "{}\n").status, 400);
+
+    let ack = Ack { milestone: Milestone::Running, profile: "\"x\"".into(), root: None, phases: Vec::new() };
+    assert_eq!(client.post("/ack", &serde_json::to_string(&ack).expect("text")).status, 204);
+    assert_eq!(place.board.take_acks(&node("node1")), [ack]);
+}
+
+#[test]
+fn files_of_the_depot_come_whole_or_in_part_and_nothing_else_does() {
+    let place = Place::new();
+    let server = place.start();
+    let client = Client::plain(&server);
+    assert_eq!(client.get("/healthz", &[]).text(), "ok\n");
+    assert_eq!(client.get("/agent", &[]).text(), "the agent");
+    let whole = client.get("/layers/a.tar.zst", &[]);
+    assert!(whole.status == 200 && whole.body == place.layer);
+    assert_eq!(whole.etag, format!("\"{}\"", Digest::of(&place.layer)));
+
+    let part = client.get("/layers/a.tar.zst", &[("range", "bytes=1500000-")]);
+    assert_eq!((part.status, part.range.as_str()), (206, "bytes 1500000-2999999/3000000"));
+    assert!(part.body == place.layer[1_500_000..]);
+    let outside = client.get("/layers/a.tar.zst", &[("range", "bytes=3000000-")]);
+    assert_eq!((outside.status, outside.range.as_str()), (416, "bytes */3000000"));
+    assert_eq!(client.get("/layers/a.tar.zst", &[("if-none-match", &whole.etag)]).status, 304);
+
+    let head = reply(client.agent.head(format!("{}/layers/a.tar.zst", client.base)).call());
+    assert_eq!((head.status, head.length.as_str(), head.body.len()), (200, "3000000", 0));
+    for path in [
+        "/secret",
+        "/layers/../secret",
+        "/layers/%2e%2e/secret",
+        "/layers//a.tar.zst",
+        "/layers/",
+        "/depot.json",
+    ] {
+        assert_eq!(raw_status(&server, path), 404, "{path}");
+    }
+    fs::write(place.dir.path().join("depot/agent"), "shorter").expect("written");
+    assert_eq!(client.get("/agent", &[]).status, 500);
+}
+
+/// Asks for a path as it stands: clients tidy `..` away before they ask.
+fn raw_status(server: &Running, path: &str) -> u16 {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(server.http()).expect("a connection");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("asked");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    text.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+}
+
+#[test]
+fn strangers_see_no_addresses_and_no_texts() {
+    let place = Place::new();
+    let server = place.start();
+    place.board.update(&node("node1"), |line| {
+        line.state = NodeState::Failed;
+        line.message = "console: kernel panic".into();
+    });
+    place.board.say("node/node1", "installing", State::Failed, "console: kernel panic");
+    let stranger = Client::new(&server, None);
+    let text = stranger.get("/status.json", &[]).text();
+    assert!(text.contains("node1") && text.contains("failed"), "{text}");
+    assert!(!text.contains("panic") && !text.contains("127.0.0."), "{text}");
+    let text = enrolled(&place, &server, "node1").get("/status.json", &[]).text();
+    assert!(text.contains("panic") && text.contains("127.0.0.21"), "{text}");
+    let page = stranger.get("/status", &[]).text();
+    assert!(page.contains("status.json") && !page.contains("http:") && !page.contains("https:"));
+    let figures = stranger.get("/metrics", &[]).text();
+    assert!(figures.contains("gatehouse_node_failed{node=\"node1\"} 1\n"), "{figures}");
+}
+
+#[test]
+fn the_authority_outlives_the_server_and_its_key_is_private() {
+    let place = Place::new();
+    let (key, csr) = csr();
+    let server = place.start();
+    let answer = Client::new(&server, None).enrol("node1", &place.token("node1"), &csr);
+    let answer: EnrolAnswer = serde_json::from_slice(&answer.body).expect("an answer");
+    let authority = server.authority_pem();
+    server.stop();
+    let server = place.start();
+    assert_eq!(server.authority_pem(), authority);
+    let client = Client::new(&server, Some((&answer.certificate, &key)));
+    assert_eq!(client.get("/depot.json", &[]).status, 200);
+    let state = place.dir.path().join("state");
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&state.join("authority")), 0o700);
+    assert_eq!(mode(&state.join("authority/ca.key")), 0o600);
+    assert_eq!(mode(&state.join("profiles/node1.xml")), 0o600);
+}
+
+#[test]
+fn what_does_not_compile_leaves_the_last_good_profile() {
+    let place = Place::new();
+    let server = place.start();
+    let profiles = server.profiles();
+    let good = profiles.page(&node("node1")).expect("published");
+    fs::write(place.source("node1"), "# broken\n").expect("written");
+    server.server.refresh(&mut String::new());
+    assert_eq!(profiles.page(&node("node1")), Some(good.clone()));
+    assert!(!profiles.problems(&node("node1")).is_empty());
+    assert!(profiles.problems(&node("node2")).is_empty());
+    let told =
+        place.board.status().events.into_iter().any(|event| event.message.contains("lcfg/source/node1"));
+    assert!(told, "the board says why");
+
+    server.stop();
+    let server = place.start();
+    assert_eq!(server.profiles().page(&node("node1")), Some(good), "kept over a restart");
+}
+
+#[test]
+fn a_profile_that_says_the_same_keeps_its_bytes() {
+    let place = Place::new();
+    let server = place.start();
+    let before = server.profiles().page(&node("node1")).expect("published");
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5000);
+    let file = fs::File::options().write(true).open(place.source("node1")).expect("there");
+    file.set_modified(later).expect("touched");
+    let done = server.profiles().refresh().expect("refreshed");
+    assert!(done.is_none_or(|done| done.changed.is_empty()), "touched only");
+    assert_eq!(server.profiles().page(&node("node1")), Some(before.clone()));
+
+    fs::write(place.source("node1"), format!("{SOURCE}profile.comment changed\n")).expect("written");
+    server.server.refresh(&mut String::new());
+    assert_ne!(server.profiles().page(&node("node1")), Some(before));
+}
+
+#[test]
+fn a_taken_port_names_its_holder() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let fault = super::bind(holder.local_addr().expect("bound")).expect_err("taken");
+    assert!(fault.render().contains("help: stop "), "{}", fault.render());
+    assert!(fault.render().contains(&format!("(process {})", std::process::id())), "{}", fault.render());
+}

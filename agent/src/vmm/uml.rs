@@ -1,0 +1,256 @@
+//! User Mode Linux: a kernel as an ordinary process. Facts about its arguments and end were measured with
+//! Debian 13's package (6.12); they stand at the places that rely on them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gatehouse_model::site::VmmKind;
+use gatehouse_model::{Doing as _, Fault, NodeName};
+use nix::sys::personality::{self, Persona};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, console};
+use crate::paths::Paths;
+use crate::tool;
+
+/// The first node's user; the others follow. Above Debian's system and ordinary users, below the subordinate ranges.
+const FIRST_UID: u32 = 61_300;
+
+/// The driver.
+#[derive(Debug)]
+pub struct Uml {
+    paths: Paths,
+    children: Mutex<BTreeMap<NodeName, Child>>,
+    own_user: bool,
+}
+
+impl Uml {
+    /// A driver for nodes below these paths.
+    ///
+    /// # Errors
+    /// The process may not turn off the randomisation of addresses.
+    pub fn new(paths: Paths) -> Result<Self, Fault> {
+        // With it, UML takes the gap between its code and its heap for memory of the node (0.2 to 1 GiB more).
+        let now = personality::get().doing(|| "asking for the personality")?;
+        personality::set(now | Persona::ADDR_NO_RANDOMIZE).doing(|| "setting the personality")?;
+        let own_user = may_change_user();
+        let dir = paths.run.join("uml");
+        fs::create_dir_all(&dir).doing(|| format!("making {}", dir.display()))?;
+        // Every node's user makes its own directory below; the sticky bit keeps them apart.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777))
+            .doing(|| "opening the umid directory")?;
+        Ok(Self { paths, children: Mutex::default(), own_user })
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.paths.run.join("uml")
+    }
+
+    fn children(&self) -> MutexGuard<'_, BTreeMap<NodeName, Child>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The process group of a node: of this agent's own child, or as an earlier agent's left its number.
+    fn group(&self, node: &NodeName) -> Option<Pid> {
+        if let Some(child) = self.children().get_mut(node) {
+            let alive = matches!(child.try_wait(), Ok(None));
+            return alive.then(|| i32::try_from(child.id()).ok().map(Pid::from_raw)).flatten();
+        }
+        let text = fs::read_to_string(self.dir().join(node.as_str()).join("pid")).ok()?;
+        let pid: i32 = text.trim().parse().ok()?;
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let mark = format!("umid={node}");
+        line.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes()).then(|| Pid::from_raw(pid))
+    }
+
+    fn wait_off(&self, node: &NodeName, at_most: Duration) -> bool {
+        let begun = Instant::now();
+        loop {
+            if self.group(node).is_none() {
+                return true;
+            }
+            if begun.elapsed() >= at_most {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Whether this process may start others as other users: root outside of a user namespace with one user.
+fn may_change_user() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let users = map.split_whitespace().nth(2).and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+    nix::unistd::geteuid().is_root() && users > u64::from(FIRST_UID)
+}
+
+fn tap(index: u32) -> String {
+    format!("ghtap{index}")
+}
+
+impl Vmm for Uml {
+    fn kind(&self) -> VmmKind {
+        VmmKind::Uml
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            max_vcpus: Some(1),
+            memory_while_running: false,
+            own_kernel: false,
+            own_user: self.own_user,
+        }
+    }
+
+    fn render(&self, vm: &Vm<'_>, boot: Boot<'_>) -> Launch {
+        let (kernel, mut rest) = match boot {
+            Boot::Install { kernel, initrd } => (kernel, vec![format!("initrd={}", initrd.display())]),
+            Boot::Disk { kernel, root } => {
+                (kernel, vec![format!("root={root}"), "rw".to_owned(), "systemd.getty_auto=no".to_owned()])
+            }
+        };
+        let mut argv = vec![
+            kernel.display().to_string(),
+            format!("umid={}", vm.node.name),
+            format!("uml_dir={}/", self.dir().display()),
+            format!("mem={}M", vm.node.memory.as_mib()),
+        ];
+        for (number, store) in vm.stores.iter().enumerate() {
+            argv.push(format!("ubd{number}={}", store.display()));
+        }
+        // Without gro=1 HTTP hangs.
+        let tap = tap(vm.index);
+        argv.push(format!("vec0:transport=tap,ifname={tap},mac={},gro=1", vm.node.mac));
+        // A reboot would start the same arguments again in the same process; the lifecycle starts nodes.
+        argv.extend(["con=null", "con0=fd:0,fd:1", "noreboot", "quiet"].map(str::to_owned));
+        argv.append(&mut rest);
+        let mut owned = vm.stores.clone();
+        if let Boot::Install { initrd, .. } = boot {
+            owned.push(initrd.to_owned());
+        }
+        let uid = self.own_user.then_some(FIRST_UID + vm.index);
+        Launch {
+            node: vm.node.name.clone(),
+            argv,
+            config: Some((PathBuf::from(tap), vm.bridge.to_owned())),
+            uid,
+            owned,
+        }
+    }
+
+    fn start(&self, launch: &Launch) -> Result<(), Fault> {
+        if self.group(&launch.node).is_some() {
+            return Ok(());
+        }
+        if let Some((tap, bridge)) = &launch.config {
+            make_tap(&tap.display().to_string(), bridge, launch.uid)?;
+        }
+        // What a killed UML leaves makes the next take a random umid.
+        let _ = fs::remove_dir_all(self.dir().join(launch.node.as_str()));
+        let (program, args) =
+            launch.argv.split_first().ok_or_else(|| Fault::new("there is nothing to start"))?;
+        let home = Path::new(program).parent().unwrap_or(Path::new("/"));
+        let mut command = Command::new(program);
+        command.args(args).env_clear().env("LD_LIBRARY_PATH", home);
+        // Its loader is named relative to its own directory (builder, depot.rs).
+        command.current_dir(home).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        if let Some(uid) = launch.uid {
+            for path in &launch.owned {
+                chown(path, Some(uid), Some(uid))
+                    .doing(|| format!("giving {} to its node", path.display()))?;
+            }
+            command.uid(uid).gid(uid);
+        }
+        let mut child = command.spawn().doing(|| format!("starting {program}"))?;
+        if let (Some(output), Some(input)) = (child.stdout.take(), child.stdin.take()) {
+            console::keep(&self.paths, &launch.node, output, input)?;
+        }
+        self.children().insert(launch.node.clone(), child);
+        Ok(())
+    }
+
+    fn power(&self, node: &NodeName) -> Result<Power, Fault> {
+        Ok(if self.group(node).is_some() { Power::On } else { Power::Off })
+    }
+
+    fn stop(&self, node: &NodeName, grace: Duration) -> Result<(), Fault> {
+        let Some(group) = self.group(node) else { return Ok(()) };
+        // Ctrl-Alt-Del: systemd shuts down in order and "reboots", which ends the process (noreboot).
+        if !grace.is_zero() && mconsole(&self.dir().join(node.as_str()).join("mconsole"), "cad").is_ok() {
+            self.wait_off(node, grace);
+        }
+        // The whole group, even after a clean end: killing the first process alone leaves its helpers.
+        let _ = killpg(group, Signal::SIGKILL);
+        if self.wait_off(node, Duration::from_secs(10)) {
+            return Ok(());
+        }
+        Err(Fault::new(format!("node {node} runs on as process group {group} after SIGKILL")))
+    }
+}
+
+/// A fresh tap for every start: offload settings of the last one would stay on it.
+fn make_tap(tap: &str, bridge: &str, uid: Option<u32>) -> Result<(), Fault> {
+    if Path::new("/sys/class/net").join(tap).exists() {
+        tool::run("ip", &["link", "delete", tap])?;
+    }
+    let mut args = vec!["tuntap", "add", "dev", tap, "mode", "tap"];
+    let uid = uid.map(|uid| uid.to_string());
+    if let Some(uid) = &uid {
+        args.extend(["user", uid]);
+    }
+    tool::run("ip", &args).map_err(|fault| {
+        fault.help("make /dev/net/tun readable and writable for everyone, as Debian has it, or start as root")
+    })?;
+    tool::run("ip", &["link", "set", tap, "master", bridge, "up"]).map(drop)
+}
+
+/// Sends one command to a UML's management console: 524 bytes, native byte order (`arch/um/drivers/mconsole.h`).
+/// The answer is not waited for: what counts is whether the node ends.
+fn mconsole(socket: &Path, command: &str) -> Result<(), Fault> {
+    const MAGIC: u32 = 0xcafe_babe;
+    let mut packet = Vec::with_capacity(524);
+    let length = u32::try_from(command.len()).unwrap_or(0);
+    for word in [MAGIC, 2, length] {
+        packet.extend_from_slice(&word.to_ne_bytes());
+    }
+    packet.extend_from_slice(command.as_bytes());
+    packet.resize(524, 0);
+    let ours = UnixDatagram::unbound()?;
+    ours.send_to(&packet, socket).doing(|| format!("writing to {}", socket.display())).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renders_what_will_be_started() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let site = include_str!("../../../site-templates/minimal/site.toml");
+        let site = gatehouse_model::Site::parse(site).expect("the template is right");
+        let uml = Uml {
+            paths: Paths::trial(Path::new("/t"), dir.path()),
+            children: Mutex::default(),
+            own_user: true,
+        };
+        let vm = Vm { node: &site.nodes[0], index: 0, stores: vec!["/t/disk0".into()], bridge: "gh0" };
+        let boot = Boot::Disk { kernel: Path::new("/d/linux"), root: "PARTUUID=1-2" };
+        let launch = uml.render(&vm, boot);
+        let mac = site.nodes[0].mac;
+        let expected = format!(
+            "/d/linux umid=node1 uml_dir=/t/run/uml/ mem=512M ubd0=/t/disk0 \
+             vec0:transport=tap,ifname=ghtap0,mac={mac},gro=1 con=null con0=fd:0,fd:1 noreboot quiet \
+             root=PARTUUID=1-2 rw systemd.getty_auto=no"
+        );
+        assert_eq!(launch.argv.join(" "), expected);
+        assert_eq!(launch.uid, Some(FIRST_UID));
+    }
+}

@@ -1,0 +1,172 @@
+//! The command line: structures only, and the one match from command to function.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use gatehouse_model::Fault;
+use gatehouse_model::site::VmmKind;
+
+use crate::{commands, root, trial};
+
+/// Makes one bootable image from one site directory; the machine that boots it installs a whole site.
+#[derive(Debug, Parser)]
+#[command(name = "gatehouse", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Directory for fetched packages and built parts [default: $XDG_CACHE_HOME/gatehouse]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// The agent binary that goes into images [default: gatehouse-agent beside this program]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub agent: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a new site directory from a template
+    New(New),
+    /// Check all that can be known of a site before building; lists every problem
+    Check(SiteArg),
+    /// Print a node's profile as XML
+    Profile(Profile),
+    /// Choose the exact packages of every root and write site.lock
+    Lock(SiteArg),
+    /// Build the image of a site
+    Build(Build),
+    /// Build if needed, boot it with fresh disks, show progress until every node is up
+    Try(Try),
+    /// Print the JSON Schema of site.toml
+    Schema,
+    /// Print a completion script for a shell
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+    #[command(hide = true, subcommand)]
+    Internal(Internal),
+}
+
+/// Parts of a build that run in processes of their own.
+#[derive(Debug, Subcommand)]
+enum Internal {
+    /// Make a root inside namespaces
+    Root { spec: PathBuf },
+}
+
+/// A site directory.
+#[derive(Clone, Debug, Args)]
+pub struct SiteArg {
+    /// The site directory
+    pub site: PathBuf,
+}
+
+/// `gatehouse new`.
+#[derive(Clone, Debug, Args)]
+pub struct New {
+    /// The directory to make
+    pub dir: PathBuf,
+    /// Which template to start from
+    #[arg(long, default_value = "minimal")]
+    pub template: String,
+}
+
+/// `gatehouse profile`.
+#[derive(Clone, Debug, Args)]
+pub struct Profile {
+    /// The site directory
+    pub site: PathBuf,
+    /// The node's name
+    pub node: String,
+}
+
+/// `gatehouse build`.
+#[derive(Clone, Debug, Args)]
+pub struct Build {
+    /// The site directory
+    pub site: PathBuf,
+    /// Directory for the image and what belongs to it
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Print the manifest as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Under which virtual machine monitor to try a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TryVmm {
+    /// The real image in QEMU; its nodes under Xen inside
+    Xen,
+    /// No image and no emulator: User Mode Linux in a network namespace of this machine
+    Uml,
+}
+
+/// `gatehouse try`.
+#[derive(Clone, Debug, Args)]
+pub struct Try {
+    /// A site directory, or the directory of a built image
+    pub site: PathBuf,
+    /// The virtual machine monitor under the nodes [default: the site's]
+    #[arg(long)]
+    pub vmm: Option<TryVmm>,
+    /// Stop once every node is up; status 0 only if all is well
+    #[arg(long)]
+    pub exit: bool,
+    /// End with one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Directory of the trial: disks, logs, keys [default: below /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Go on with the disks of the last trial instead of fresh ones
+    #[arg(long)]
+    pub resume: bool,
+    /// Give up after so many seconds
+    #[arg(long, default_value_t = 1800, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
+impl From<TryVmm> for VmmKind {
+    fn from(vmm: TryVmm) -> Self {
+        match vmm {
+            TryVmm::Xen => Self::Xen,
+            TryVmm::Uml => Self::Uml,
+        }
+    }
+}
+
+/// Parses the command line and does what it says.
+///
+/// # Errors
+/// Whatever the command ends with; `main` turns it into the exit status.
+pub fn main() -> Result<(), Fault> {
+    let cli = Cli::parse();
+    match &cli.command {
+        Command::New(args) => commands::new(&cli.global, args),
+        Command::Check(args) => commands::check(args),
+        Command::Profile(args) => commands::profile(&cli.global, args),
+        Command::Lock(args) => commands::lock(&cli.global, args),
+        Command::Build(args) => commands::build(&cli.global, args),
+        Command::Try(args) => trial::run(&cli.global, args),
+        Command::Schema => {
+            println!("{}", gatehouse_model::site::json_schema());
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "gatehouse", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man => Ok(clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?),
+        Command::Internal(Internal::Root { spec }) => root::inside::make(spec),
+    }
+}

@@ -1,0 +1,139 @@
+//! The short commands; the long ones (`lock`, `image`, `trial`) have modules of their own.
+
+use std::fs;
+use std::path::Path;
+
+use gatehouse_lcfg::publish;
+use gatehouse_model::{Doing as _, Fault, Lock, Problem, Refusal, Site};
+
+use crate::cache::Cache;
+use crate::cli;
+use crate::lock::{self, Archives};
+use crate::share::Share;
+use crate::site_dir::SiteDir;
+use crate::{fetch, image, term};
+
+/// A site with its lock, and every package of it in the cache.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The site directory.
+    pub dir: SiteDir,
+    /// What it says.
+    pub site: Site,
+    /// Its lock.
+    pub lock: Lock,
+    /// The cache.
+    pub cache: Cache,
+    /// The builder's own files.
+    pub share: Share,
+}
+
+/// Checks a site, makes its lock if it has none, and fetches its packages.
+///
+/// # Errors
+/// Problems of the site; faults of apt or of the mirror.
+pub fn prepare(global: &cli::Global, site: &Path) -> Result<Prepared, Fault> {
+    let dir = SiteDir::open(site)?;
+    let site = checked(&dir)?;
+    let share = Share::find(global.agent.as_deref())?;
+    let cache = Cache::open(global.cache.as_deref())?;
+    let lock = lock::ensure(&dir, &site, share.agent()?, &cache)?;
+    fetch::fetch(&lock.packages.iter().collect::<Vec<_>>(), &Archives::of(&site)?, &cache)?;
+    Ok(Prepared { dir, site, lock, cache, share })
+}
+
+/// `gatehouse new`.
+///
+/// # Errors
+/// The directory exists already, or there is no such template.
+pub fn new(global: &cli::Global, args: &cli::New) -> Result<(), Fault> {
+    let templates = Share::find(global.agent.as_deref())?.templates();
+    let from = templates.join(&args.template);
+    if !from.join("site.toml").is_file() {
+        let names = fs::read_dir(&templates).doing(|| "reading the templates")?.flatten();
+        let mut names: Vec<_> = names.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        let what = format!("there is no template {:?}; write one of: {}", args.template, names.join(", "));
+        return Err(Fault::of_problems(vec![Problem::at("--template", 0, what)]));
+    }
+    if args.dir.exists() {
+        let what = format!("{} exists already", args.dir.display());
+        return Err(Refusal::new(what, "name a directory that does not exist").into());
+    }
+    for (name, path) in SiteDir::open(&from)?.files()? {
+        if name == "site.lock" {
+            continue;
+        }
+        let to = args.dir.join(&name);
+        fs::create_dir_all(to.parent().unwrap_or(&args.dir)).doing(|| format!("making {}", to.display()))?;
+        fs::copy(&path, &to).doing(|| format!("writing {}", to.display()))?;
+    }
+    term::say(&format!("made {0}; edit {0}/site.toml, then run `gatehouse check {0}`", args.dir.display()));
+    Ok(())
+}
+
+/// `gatehouse check`.
+///
+/// # Errors
+/// All problems of the site.
+pub fn check(args: &cli::SiteArg) -> Result<(), Fault> {
+    let dir = SiteDir::open(&args.site)?;
+    let site = checked(&dir)?;
+    let nodes = site.nodes.len();
+    term::say(&format!("{}: no problems; {nodes} node{}", site.name, if nodes == 1 { "" } else { "s" }));
+    Ok(())
+}
+
+/// The site, with every problem of site.toml, or else of every node's sources.
+fn checked(dir: &SiteDir) -> Result<Site, Fault> {
+    let site = dir.site()?;
+    let mut problems = Vec::new();
+    for node in &site.nodes {
+        problems.extend(dir.compile(&site, node.name.as_str()).err().unwrap_or_default());
+    }
+    problems.sort();
+    problems.dedup();
+    if problems.is_empty() { Ok(site) } else { Err(Fault::of_problems(problems)) }
+}
+
+/// `gatehouse profile`.
+///
+/// # Errors
+/// Problems of the site's sources; the node is not in the site or its packages are not locked.
+pub fn profile(global: &cli::Global, args: &cli::Profile) -> Result<(), Fault> {
+    let dir = SiteDir::open(&args.site)?;
+    let site = checked(&dir)?;
+    let share = Share::find(global.agent.as_deref())?;
+    let lock = lock::ensure(&dir, &site, share.agent()?, &Cache::open(global.cache.as_deref())?)?;
+    let profile =
+        publish::profile_for(&site, &lock, &dir.sources()?, &args.node).map_err(Fault::of_problems)?;
+    print!("{}", profile.to_xml());
+    Ok(())
+}
+
+/// `gatehouse lock`.
+///
+/// # Errors
+/// Problems of the site; faults of apt.
+pub fn lock(global: &cli::Global, args: &cli::SiteArg) -> Result<(), Fault> {
+    let dir = SiteDir::open(&args.site)?;
+    let site = checked(&dir)?;
+    let share = Share::find(global.agent.as_deref())?;
+    let lock = lock::renew(&dir, &site, share.agent()?, &Cache::open(global.cache.as_deref())?)?;
+    let bytes: u64 = lock.packages.iter().map(|package| package.size).sum();
+    term::say(&format!("site.lock: {} packages, {} MB", lock.packages.len(), bytes / 1_000_000));
+    Ok(())
+}
+
+/// `gatehouse build`.
+///
+/// # Errors
+/// Whatever preparing or assembling ends with.
+pub fn build(global: &cli::Global, args: &cli::Build) -> Result<(), Fault> {
+    let prepared = prepare(global, &args.site)?;
+    let manifest = image::build(&prepared, &args.out)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&manifest).doing(|| "printing the manifest")?);
+    }
+    Ok(())
+}

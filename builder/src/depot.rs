@@ -1,0 +1,139 @@
+//! The depot: layers, installer and node kernels in one directory, with `depot.json` at its top.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use gatehouse_model::site::VmmKind;
+use gatehouse_model::{
+    Depot, Digest, Doing as _, Fault, FileRef, Layer, Lock, NodeKernel, PackageSet, SET_INSTALLER, SET_TOOLS,
+};
+use serde::Deserialize;
+
+use crate::cache::{Cache, digest_file};
+use crate::root::{Finish, Wanted, ensure};
+use crate::tools::Tools;
+
+/// What goes into a depot.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    /// The site's lock.
+    pub lock: &'a Lock,
+    /// The agent binary.
+    pub agent: &'a Path,
+    /// The project's `overlays/`.
+    pub overlays: &'a Path,
+    /// Seconds since 1970.
+    pub epoch: u64,
+    /// For which vmm the kernel and installer are made.
+    pub vmm: VmmKind,
+}
+
+#[derive(Deserialize)]
+struct Figures {
+    entries: u64,
+    unpacked: u64,
+}
+
+/// Makes the parts that are not in the cache, and the depot's directory of hard links to them.
+///
+/// # Errors
+/// As [`ensure`]; the directory cannot be written.
+pub fn make(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Depot, Fault> {
+    let mut depot = Depot {
+        schema: 1,
+        agent: add(to, contents.agent, "agent")?,
+        kernels: BTreeMap::new(),
+        layers: BTreeMap::new(),
+    };
+    let kernel = kernel(contents, cache, to)?;
+    depot.kernels.insert(contents.vmm.to_string(), kernel);
+    for set in contents.lock.sets.iter().filter(|set| set.name.starts_with("node-")) {
+        depot.layers.insert(set.closure(), layer(set, contents, cache, to)?);
+    }
+    let json = serde_json::to_string_pretty(&depot).doing(|| "writing depot.json")?;
+    fs::write(to.join("depot.json"), json).doing(|| "writing depot.json")?;
+    Ok(depot)
+}
+
+/// The package set of a name.
+///
+/// # Errors
+/// The lock has none.
+pub fn set<'a>(lock: &'a Lock, name: &str) -> Result<&'a PackageSet, Fault> {
+    lock.set(name).ok_or_else(|| {
+        Fault::new(format!("site.lock has no set {name}")).help("run `gatehouse lock` to write it anew")
+    })
+}
+
+fn kernel(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<NodeKernel, Fault> {
+    let wanted = Wanted {
+        finish: Finish::Installer,
+        set: set(contents.lock, SET_INSTALLER)?,
+        overlays: vec![contents.overlays.join("installer")],
+        files: vec![(contents.agent.to_owned(), "init".to_owned(), 0o755)],
+        epoch: contents.epoch,
+    };
+    let installer = ensure(&wanted, contents.lock, cache)?;
+    let base = add(to, &installer.join("base.cpio.zst"), "installer/base.cpio.zst")?;
+    if contents.vmm == VmmKind::Uml {
+        let tools = Tools::open(set(contents.lock, SET_TOOLS)?, contents.lock, cache)?;
+        let kernel = uml_kernel(&tools, cache, to)?;
+        return Ok(NodeKernel { kernel, initrd: vec![base] });
+    }
+    let modules = add(to, &installer.join("modules.cpio.zst"), "installer/modules.cpio.zst")?;
+    let kernel = add(to, &installer.join("vmlinuz"), "kernels/linux/vmlinuz")?;
+    Ok(NodeKernel { kernel, initrd: vec![base, modules] })
+}
+
+/// The loader that the kernel of User Mode Linux names in its ELF header, and the room that the name has.
+const LOADER: &[u8] = b"/lib64/ld-linux-x86-64.so.2\0";
+
+/// UML with the libc of its own release beside it, so that it runs on any machine: its loader is named
+/// relative to the directory it is started in. Running it through the loader instead does not work (it
+/// takes the loader's heap for the end of memory), and a chroot would need its disks bound into it.
+fn uml_kernel(tools: &Tools, cache: &Cache, to: &Path) -> Result<FileRef, Fault> {
+    let from = tools.path("usr/bin/linux.uml");
+    let mut bytes = fs::read(&from).doing(|| format!("reading {}", from.display()))?;
+    let at = bytes.windows(LOADER.len()).position(|window| window == LOADER);
+    let at = at.ok_or_else(|| Fault::new(format!("{} names another loader", from.display())))?;
+    let mut name = b"./ld.so".to_vec();
+    name.resize(LOADER.len(), 0);
+    bytes[at..at + LOADER.len()].copy_from_slice(&name);
+    let patched = cache.file(&Digest::of(&bytes));
+    if !patched.exists() {
+        fs::write(&patched, &bytes).doing(|| format!("writing {}", patched.display()))?;
+    }
+    fs::set_permissions(&patched, fs::Permissions::from_mode(0o755)).doing(|| "making linux executable")?;
+    add(to, &tools.path("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"), "kernels/uml/ld.so")?;
+    add(to, &tools.path("usr/lib/x86_64-linux-gnu/libc.so.6"), "kernels/uml/libc.so.6")?;
+    add(to, &patched, "kernels/uml/linux")
+}
+
+fn layer(set: &PackageSet, contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Layer, Fault> {
+    let wanted =
+        Wanted { finish: Finish::Layer, set, overlays: Vec::new(), files: Vec::new(), epoch: contents.epoch };
+    let root = ensure(&wanted, contents.lock, cache)?;
+    let json = fs::read(root.join("layer.json")).doing(|| "reading layer.json")?;
+    let figures: Figures = serde_json::from_slice(&json).doing(|| "reading layer.json")?;
+    let file = add(to, &root.join("layer.tar.zst"), &format!("layers/{}.tar.zst", set.closure()))?;
+    Ok(Layer { file, unpacked: figures.unpacked, entries: figures.entries })
+}
+
+/// Puts a file of the cache into the depot: a link where the filesystem allows it, else a copy.
+fn add(depot: &Path, from: &Path, name: &str) -> Result<FileRef, Fault> {
+    let to: PathBuf = depot.join(name);
+    let doing = || format!("putting {name} into the depot");
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).doing(doing)?;
+    }
+    if to.exists() {
+        fs::remove_file(&to).doing(doing)?;
+    }
+    if fs::hard_link(from, &to).is_err() {
+        fs::copy(from, &to).doing(doing)?;
+    }
+    let (sha256, size): (Digest, u64) = digest_file(&to).doing(doing)?;
+    Ok(FileRef { path: name.to_owned(), size, sha256 })
+}

@@ -1,0 +1,157 @@
+//! The boot side of an image: GRUB for BIOS machines, its menu, and the files of slot A.
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::GzDecoder;
+use gatehouse_disk::FatFile;
+use gatehouse_model::{Digest, Doing as _, Fault};
+
+use super::{Fleeting, RECIPE};
+use crate::cache::{Cache, settle};
+use crate::tools::Tools;
+
+/// The menu.
+pub const MENU: &str = include_str!("grub.cfg");
+
+/// What GRUB needs to read the menu and everything named in it; it has no directory of modules.
+const MODULES: [&str; 17] = [
+    "biosdisk",
+    "part_gpt",
+    "fat",
+    "normal",
+    "configfile",
+    "echo",
+    "test",
+    "true",
+    "probe",
+    "regexp",
+    "multiboot2",
+    "serial",
+    "loadenv",
+    "sleep",
+    "reboot",
+    "halt",
+    "ls",
+];
+/// The second partition of the disk that GRUB was started from, whichever the BIOS calls it.
+const PREFIX: &str = "(,gpt2)/grub";
+const PLATFORM: &str = "usr/lib/grub/i386-pc";
+
+/// GRUB's two images.
+#[derive(Debug)]
+pub struct Grub {
+    /// The first sector.
+    pub boot: Vec<u8>,
+    /// The rest, for the BIOS boot partition.
+    pub core: Vec<u8>,
+}
+
+impl Grub {
+    /// Makes the core image, or takes it from the cache; `tools` names the exact packages.
+    ///
+    /// # Errors
+    /// grub-mkimage fails.
+    pub fn make(tools: &Tools, packages: &Digest, cache: &Cache) -> Result<Self, Fault> {
+        let key = Digest::of(format!("core.img {RECIPE} {packages} {PREFIX} {MODULES:?}").as_bytes());
+        let done = cache.file(&key);
+        if !done.exists() {
+            let scratch = Fleeting(cache.scratch("core")?);
+            let made = scratch.0.join("core.img");
+            let (dir, to) = (tools.path(PLATFORM).display().to_string(), made.display().to_string());
+            let mut args = vec!["-O", "i386-pc", "-d", &dir, "-p", PREFIX, "-o", &to];
+            args.extend(MODULES);
+            tools.run("usr/bin/grub-mkimage", &args).doing(|| "making GRUB's core image")?;
+            settle(&made, &done)?;
+        }
+        let read = |path: &Path| fs::read(path).doing(|| format!("reading {}", path.display()));
+        Ok(Self { boot: read(&tools.path(PLATFORM).join("boot.img"))?, core: read(&done)? })
+    }
+}
+
+/// The kernel's files of one slot.
+#[derive(Clone, Debug)]
+pub struct BootFiles {
+    xen: PathBuf,
+    kernel: PathBuf,
+    initrd: PathBuf,
+    /// The kernel's release.
+    pub release: String,
+}
+
+impl BootFiles {
+    /// Finds them in what building the host's root gave.
+    ///
+    /// # Errors
+    /// There is not just one kernel, or no Xen.
+    pub fn find(dir: &Path) -> Result<Self, Fault> {
+        let entries = fs::read_dir(dir).doing(|| format!("reading {}", dir.display()))?.flatten();
+        let mut names: Vec<_> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        let only = |what: &str, start: &str, end: &str| {
+            let found: Vec<_> = names.iter().filter(|n| n.starts_with(start) && n.ends_with(end)).collect();
+            match found.as_slice() {
+                [one] => Ok((*one).clone()),
+                _ => Err(Fault::new(format!("the host's packages hold {} {what}, not one", found.len()))),
+            }
+        };
+        let kernel = only("kernels", "vmlinuz-", "")?;
+        let release = kernel.trim_start_matches("vmlinuz-").to_owned();
+        let xen = only("Xen hypervisors", "xen-", ".gz").map_err(|fault| {
+            fault.help("set vmm = \"xen\" under [host] in site.toml; images for others are not there yet")
+        })?;
+        let initrd = only("initramfs", &format!("initrd.img-{release}"), "")?;
+        Ok(Self { xen: dir.join(xen), kernel: dir.join(kernel), initrd: dir.join(initrd), release })
+    }
+
+    /// The files of the EFI system partition. GRUB loads Xen as it is; unpacked here, it need not do so at each boot.
+    ///
+    /// # Errors
+    /// A file cannot be opened.
+    pub fn esp(&self) -> Result<Vec<FatFile<'static>>, Fault> {
+        let open = |path: &Path| {
+            File::open(path)
+                .map(|f| BufReader::with_capacity(1 << 20, f))
+                .doing(|| format!("opening {}", path.display()))
+        };
+        Ok(vec![
+            FatFile::bytes("grub/grub.cfg", MENU),
+            FatFile::reader("slot-a/xen", GzDecoder::new(open(&self.xen)?)),
+            FatFile::reader("slot-a/vmlinuz", open(&self.kernel)?),
+            FatFile::reader("slot-a/initrd.img", open(&self.initrd)?),
+        ])
+    }
+
+    /// About how many bytes they take.
+    pub fn bytes(&self) -> u64 {
+        let sizes =
+            [&self.xen, &self.kernel, &self.initrd].map(|path| fs::metadata(path).map_or(0, |m| m.len()));
+        sizes.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_kernel_and_one_xen_are_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let put = |name: &str| fs::write(dir.path().join(name), "").expect("written");
+        for name in [
+            "vmlinuz-6.12.1-amd64",
+            "initrd.img-6.12.1-amd64",
+            "config-6.12.1-amd64",
+            "xen-4.20-amd64.config",
+        ] {
+            put(name);
+        }
+        let fault = BootFiles::find(dir.path()).expect_err("no Xen");
+        assert_eq!(fault.to_string(), "the host's packages hold 0 Xen hypervisors, not one");
+        put("xen-4.20-amd64.gz");
+        assert_eq!(BootFiles::find(dir.path()).expect("all there").release, "6.12.1-amd64");
+        put("vmlinuz-6.12.2-amd64");
+        BootFiles::find(dir.path()).expect_err("two kernels");
+    }
+}

@@ -1,0 +1,195 @@
+//! What a machine says while it starts, as events: its serial console is all that speaks before its agent does.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ChildStdout;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use gatehouse_model::{Doing as _, Event, Fault, State};
+
+/// The parts of a start, each with what the console shows when it is over. The last ends with the agent's
+/// first event, which comes another way.
+const STAGES: [(&str, &str); 5] = [
+    ("boot/firmware", "gatehouse: started from"),
+    ("boot/loader", "(XEN) Xen version"),
+    ("boot/xen", "Linux version"),
+    ("boot/kernel", "Begin: Loading essential drivers"),
+    ("boot/initramfs", "Begin: Running /scripts/init-bottom"),
+];
+const LAST_STAGE: &str = "boot/system";
+/// What is said by a machine that will not come up, and by nothing else.
+const TROUBLE: [&str; 3] =
+    ["Kernel panic - not syncing", "Panic on CPU", "error: you need to load the kernel first"];
+/// How often the console's file is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Recognises the parts of a start in the console's lines.
+#[derive(Debug, Default)]
+struct Stages {
+    over: usize,
+    last: f64,
+}
+
+impl Stages {
+    /// A line, and the seconds since power on.
+    fn line(&mut self, line: &str, now: f64) -> Option<(&'static str, State, String)> {
+        if TROUBLE.iter().any(|mark| line.contains(mark)) {
+            let stage = STAGES.get(self.over).map_or(LAST_STAGE, |(stage, _)| stage);
+            return Some((stage, State::Failed, line.trim().to_owned()));
+        }
+        let passed = STAGES.iter().skip(self.over).position(|(_, mark)| line.contains(mark))?;
+        let (stage, _) = STAGES[self.over + passed];
+        self.over += passed + 1;
+        Some((stage, State::Succeeded, self.lap(now)))
+    }
+
+    /// The agent has spoken.
+    fn agent(&mut self, now: f64) -> Option<(&'static str, State, String)> {
+        // Of a start that could not be followed, the time in its last part is not known.
+        let all = self.over == STAGES.len();
+        self.over = STAGES.len() + 1;
+        all.then(|| (LAST_STAGE, State::Succeeded, self.lap(now)))
+    }
+
+    fn lap(&mut self, now: f64) -> String {
+        let took = now - std::mem::replace(&mut self.last, now);
+        format!("{took:.1} s, {now:.1} s after power on")
+    }
+}
+
+/// Where lines come together: the stream for whoever follows the start, and a file.
+#[derive(Debug)]
+struct Out {
+    host: String,
+    begun: Instant,
+    stages: Stages,
+    pipe: PipeWriter,
+    file: File,
+}
+
+impl Out {
+    fn line(&mut self, line: &str) {
+        // Nobody may follow any more, or the disk be full; the machine must not stop for that.
+        let _ = writeln!(self.file, "{line}");
+        let _ = self.pipe.write_all(format!("{line}\n").as_bytes());
+    }
+
+    fn stage(&mut self, found: Option<(&'static str, State, String)>) {
+        let Some((phase, state, message)) = found else { return };
+        let ts = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let event = Event {
+            ts: u64::try_from(ts).unwrap_or(u64::MAX),
+            host: self.host.clone(),
+            phase: phase.to_owned(),
+            action: "starting".to_owned(),
+            state,
+            percent: None,
+            message,
+        };
+        self.line(&event.to_line());
+    }
+
+    fn now(&self) -> f64 {
+        self.begun.elapsed().as_secs_f64()
+    }
+
+    fn console_line(&mut self, line: &str) {
+        let now = self.now();
+        let found = self.stages.line(line, now);
+        self.stage(found);
+    }
+
+    fn agent_line(&mut self, line: &str) {
+        let now = self.now();
+        let found = self.stages.agent(now);
+        self.stage(found);
+        self.line(line);
+    }
+}
+
+/// Brings a machine's events and what its console shows together in one stream, which ends with the machine.
+///
+/// # Errors
+/// The file for the events cannot be written.
+pub fn follow(host: &str, events: ChildStdout, console: &Path, keep: &Path) -> Result<PipeReader, Fault> {
+    let (reader, pipe) = io::pipe().doing(|| "making a pipe")?;
+    let file = OpenOptions::new().create(true).append(true).open(keep);
+    let file = file.doing(|| format!("opening {}", keep.display()))?;
+    let stages = Stages::default();
+    let out = Out { host: host.to_owned(), begun: Instant::now(), stages, pipe, file };
+    let out = Arc::new(Mutex::new(out));
+    let ended = Arc::new(AtomicBool::new(false));
+    let (other_out, other_ended, console) = (Arc::clone(&out), Arc::clone(&ended), console.to_owned());
+    std::thread::spawn(move || watch(&console, &other_out, &other_ended));
+    std::thread::spawn(move || {
+        // Read to the end whoever listens: a full pipe would stop the machine's writers.
+        for line in BufReader::new(events).lines().map_while(Result::ok) {
+            out.lock().unwrap_or_else(PoisonError::into_inner).agent_line(&line);
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    Ok(reader)
+}
+
+/// Reads the console's file as it grows.
+fn watch(console: &PathBuf, out: &Mutex<Out>, ended: &AtomicBool) {
+    let Ok(mut file) = File::open(console) else { return };
+    let mut pending = Vec::new();
+    loop {
+        let last = ended.load(Ordering::Relaxed);
+        // A file that cannot be read gives no events; the machine runs all the same.
+        let _ = file.read_to_end(&mut pending);
+        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            out.lock().unwrap_or_else(PoisonError::into_inner).console_line(&String::from_utf8_lossy(&line));
+        }
+        if last {
+            return;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_told_by_its_parts() {
+        let mut stages = Stages::default();
+        let mut told = Vec::new();
+        for (now, line) in [
+            (0.5, "\u{1b}[H\u{1b}[Jgatehouse: started from hd0\r"),
+            (1.0, "  Booting `Gatehouse, slot a'"),
+            (4.5, "(XEN) Xen version 4.20.4-pre (Debian 4.20.3)"),
+            (19.0, "[    0.000000] Linux version 6.12.107+deb13-amd64"),
+            (58.0, "Begin: Running /scripts/init-bottom ... done."),
+            (60.0, "Begin: Loading essential drivers ... done."),
+        ] {
+            told.extend(stages.line(line, now).map(|(stage, _, text)| format!("{stage} {text}")));
+        }
+        told.extend(stages.agent(80.0).map(|(stage, _, text)| format!("{stage} {text}")));
+        assert!(stages.agent(81.0).is_none());
+        assert_eq!(
+            told,
+            [
+                "boot/firmware 0.5 s, 0.5 s after power on",
+                "boot/loader 4.0 s, 4.5 s after power on",
+                "boot/xen 14.5 s, 19.0 s after power on",
+                "boot/initramfs 39.0 s, 58.0 s after power on",
+                "boot/system 22.0 s, 80.0 s after power on"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_panic_is_told() {
+        let mut stages = Stages::default();
+        stages.line("(XEN) Xen version 4.20", 4.0);
+        let told = stages.line("(XEN) Panic on CPU 0:\r", 5.0);
+        assert_eq!(told, Some(("boot/xen", State::Failed, "(XEN) Panic on CPU 0:".to_owned())));
+    }
+}

@@ -1,0 +1,167 @@
+//! A trial of the real image: a machine in QEMU with a disk of its own, started from that disk.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::BufReader;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use gatehouse_disk::{Window, replace_fat};
+use gatehouse_model::{Doing as _, Fault, ImageManifest, Refusal, Site};
+
+use super::{Fleeting, IMAGE, build, console, layout, site_part};
+use crate::cache::settle;
+use crate::commands::Prepared;
+use crate::site_dir::SiteDir;
+use crate::term;
+use crate::tool;
+use crate::trial::ssh::Ways;
+use crate::trial::{Machine, Stop};
+
+const QEMU: &str = "qemu-system-x86_64";
+/// The least that a trial's disk has; it is sparse.
+const DISK: u64 = 24 << 30;
+/// What Xen, slot B and state take of it, beside the image and the nodes' disks.
+const DISK_EXTRA: u64 = 8 << 30;
+/// What Xen takes of the memory, beside host and nodes.
+const MEMORY_EXTRA: u64 = 512 << 20;
+/// The machine's hardware address where the site does not say one.
+const MAC: &str = "52:54:00:12:34:56";
+
+/// Builds the image if need be, gives it a disk, and starts it.
+///
+/// # Errors
+/// Whatever building ends with; QEMU is missing or does not start.
+pub fn try_image(prepared: &Prepared, dir: &Path, site: &Path, ways: &Ways) -> Result<Machine, Fault> {
+    tool::run(QEMU, &["--version"]).map_err(|fault| fault.help("install qemu-system-x86"))?;
+    let tried = SiteDir::open(site)?;
+    let described = tried.site()?;
+    let disk = dir.join("disk.img");
+    if !disk.exists() {
+        let out = dir.join("out");
+        let manifest = build(prepared, &out)?;
+        let files = site_part::files(&tried, &described, &prepared.lock)?;
+        make_disk(&out, &manifest, &described, files, &disk)?;
+    }
+    start(&described, dir, &disk, ways)
+}
+
+/// Copies the image onto a larger disk and puts the trial's site directory into it.
+fn make_disk(
+    out: &Path,
+    manifest: &ImageManifest,
+    site: &Site,
+    files: Vec<site_part::Content>,
+    disk: &Path,
+) -> Result<(), Fault> {
+    let partial = Fleeting(disk.with_extension("partial"));
+    let (from, to) = (out.join(IMAGE).display().to_string(), partial.0.display().to_string());
+    tool::run("cp", &["--reflink=auto", "--sparse=always", &from, &to]).doing(|| "copying the image")?;
+    let file =
+        OpenOptions::new().read(true).write(true).open(&partial.0).doing(|| format!("opening {to}"))?;
+    let nodes: u64 = site.nodes.iter().map(|node| node.disk.as_bytes()).sum();
+    let bytes = DISK.max(manifest.image.size * 2 + nodes + nodes / 10 + DISK_EXTRA).next_multiple_of(1 << 30);
+    file.set_len(bytes).doing(|| format!("making {to} larger"))?;
+    let part = manifest.partitions.iter().find(|part| part.name == layout::SITE);
+    let part = part.ok_or_else(|| Fault::new(format!("the image has no partition {}", layout::SITE)))?;
+    let mut window = Window::new(&file, layout::SITE, part.offset, part.length);
+    replace_fat(&mut window, site.epoch, site_part::fat_files(files)).doing(|| "writing the trial's site")?;
+    settle(&partial.0, disk)
+}
+
+fn start(site: &Site, dir: &Path, disk: &Path, ways: &Ways) -> Result<Machine, Fault> {
+    term::say("emulating the machine; /dev/kvm is not used, because it can be there and not work");
+    let log = dir.join("console.log");
+    File::create(&log).doing(|| format!("making {}", log.display()))?;
+    let said = dir.join("qemu.log");
+    let said = File::create(&said).doing(|| format!("making {}", said.display()))?;
+    let mut command = Command::new("setpriv");
+    // The emulator ends with this process however that ends, and hears of Ctrl-C from it alone. Its standard
+    // input stays open: at its end the guest would be told that nobody reads its events.
+    command.args(["--pdeathsig", "KILL", QEMU]).args(arguments(site, dir, disk, ways)?).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said);
+    let mut child = command.spawn().doing(|| format!("starting {QEMU}"))?;
+    let stdout = child.stdout.take().ok_or_else(|| Fault::new("the emulator has no standard output"))?;
+    let events = console::follow(site.name.as_str(), stdout, &log, &dir.join("events.jsonl"))?;
+    let ssh = |words: &[&str]| {
+        let config = ways.config.display().to_string();
+        let own = ["ssh", "-F", &config, "-o", "BatchMode=yes", site.name.as_str()];
+        own.iter().chain(words).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let status = ssh(&["gatectl", "status", "--json"]);
+    let stop = Stop::Command(ssh(&["systemctl", "poweroff"]));
+    Ok(Machine::new(child, Box::new(BufReader::new(events)), status, stop))
+}
+
+/// QEMU's arguments. The processor is the plain `qemu64`: Xen's first guest dies at once under `max`. A reset ends
+/// the emulator, so that a crash is seen and not repeated for ever.
+fn arguments(site: &Site, dir: &Path, disk: &Path, ways: &Ways) -> Result<Vec<String>, Fault> {
+    let nodes: u64 = site.nodes.iter().map(|node| node.memory.as_bytes()).sum();
+    let memory = (site.host.memory.as_bytes() + nodes + MEMORY_EXTRA) >> 20;
+    let mac = site.network.nic.mac.as_ref().map_or_else(|| MAC.to_owned(), ToString::to_string);
+    let file = |name: &str| quoted(&dir.join(name));
+    let words = [
+        ("-name", format!("gatehouse-try-{}", site.name)),
+        ("-accel", "tcg,thread=multi".to_owned()),
+        ("-machine", "pc".to_owned()),
+        ("-cpu", "qemu64".to_owned()),
+        ("-smp", "2".to_owned()),
+        ("-m", format!("{memory}M")),
+        ("-display", "none".to_owned()),
+        ("-vga", "none".to_owned()),
+        ("-monitor", "none".to_owned()),
+        ("-drive", format!("if=none,id=disk,format=raw,discard=unmap,cache=writeback,file={}", quoted(disk))),
+        ("-device", "virtio-blk-pci,drive=disk,serial=TRIAL,bootindex=1".to_owned()),
+        ("-netdev", user_network(site, ways)?),
+        ("-device", format!("virtio-net-pci,netdev=net,mac={mac}")),
+        ("-serial", format!("file:{}", dir.join("console.log").display())),
+        ("-chardev", "stdio,id=events,signal=off".to_owned()),
+        ("-device", "virtio-serial-pci".to_owned()),
+        ("-device", "virtserialport,chardev=events,name=gatehouse.events".to_owned()),
+        ("-qmp", format!("unix:{},server=on,wait=off", file("qmp.sock"))),
+    ];
+    let words = words.into_iter().flat_map(|(option, value)| [option.to_owned(), value]);
+    Ok(["-nodefaults", "-no-reboot"].map(str::to_owned).into_iter().chain(words).collect())
+}
+
+/// A path as QEMU reads it within an option.
+fn quoted(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+/// QEMU's own network with the site's addresses: the gateway and the first resolver are QEMU's.
+fn user_network(site: &Site, ways: &Ways) -> Result<String, Fault> {
+    let network = &site.network;
+    let mut taken: BTreeSet<Ipv4Addr> = site.nodes.iter().map(|node| node.address).collect();
+    taken.insert(network.host);
+    taken.extend(network.gateway);
+    let resolver = network.resolvers.iter().find_map(|address| match address {
+        IpAddr::V4(address) if network.subnet.contains(*address) && !taken.contains(address) => {
+            Some(*address)
+        }
+        _ => None,
+    });
+    taken.extend(resolver);
+    let (first, last) = (network.subnet.address.to_bits(), network.subnet.broadcast().to_bits());
+    let mut free =
+        (first + 1..last).rev().map(Ipv4Addr::from_bits).filter(|address| !taken.contains(address));
+    let mut one = |given: Option<Ipv4Addr>| {
+        given.or_else(|| free.next()).ok_or_else(|| {
+            let what =
+                format!("{} has no address left for the emulated network's own machines", network.subnet);
+            Fault::from(Refusal::new(what, "give the site a larger subnet"))
+        })
+    };
+    let (gateway, resolver, lease) = (one(network.gateway)?, one(resolver)?, one(None)?);
+    let mut text = format!(
+        "user,id=net,ipv6=off,net={},host={gateway},dns={resolver},dhcpstart={lease}",
+        network.subnet
+    );
+    for way in &ways.all {
+        let _ = write!(text, ",hostfwd=tcp:127.0.0.1:{}-{}:22", way.port, way.address);
+    }
+    Ok(text)
+}

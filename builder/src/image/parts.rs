@@ -1,0 +1,105 @@
+//! What an image is made of, each from the cache if it is there.
+
+use gatehouse_model::site::VmmKind;
+use gatehouse_model::{Depot, Digest, Doing as _, Fault, SET_HOST, SET_TOOLS};
+
+use super::boot::{self, BootFiles, Grub};
+use super::erofs::{self, Erofs, Maker};
+use super::layout::{DEPOT, Ids, ROOT};
+use super::{Fleeting, RECIPE, VERSION};
+use crate::commands::Prepared;
+use crate::depot;
+use crate::root::{Finish, Wanted, ensure};
+use crate::tools::Tools;
+
+/// Where the agent lies on a host.
+const AGENT: &str = "usr/lib/gatehouse/gatehouse-agent";
+
+/// The parts of one image.
+#[derive(Debug)]
+pub struct Parts {
+    /// Digest of the lock's text.
+    pub lock: Digest,
+    /// Digest of all that is here: the image but for the site partition.
+    pub inputs: Digest,
+    /// Seconds since 1970.
+    pub epoch: u64,
+    /// Where ids come from.
+    pub ids: Ids,
+    /// Xen, kernel and initramfs.
+    pub boot: BootFiles,
+    /// The boot loader.
+    pub grub: Grub,
+    /// The host's root.
+    pub root: Erofs,
+    /// The depot's filesystem.
+    pub depot_fs: Erofs,
+    /// What is in it.
+    pub depot: Depot,
+}
+
+impl Parts {
+    /// About how many bytes of an image are not holes.
+    pub fn bytes_to_write(&self) -> u64 {
+        self.root.size + self.depot_fs.size + self.boot.bytes() + (16 << 20)
+    }
+}
+
+/// Makes every part that is not in the cache.
+///
+/// # Errors
+/// A root or filesystem cannot be made.
+pub fn make(prepared: &Prepared) -> Result<Parts, Fault> {
+    let Prepared { site, lock, cache, share, .. } = prepared;
+    let lock_digest = Digest::of(lock.to_text().as_bytes());
+    let ids = Ids::of(&lock_digest);
+    let (agent, overlays) = (share.agent()?, share.overlays());
+    let wanted = Wanted {
+        finish: Finish::Host,
+        set: depot::set(lock, SET_HOST)?,
+        overlays: vec![overlays.join("host")],
+        files: vec![(agent.to_owned(), AGENT.to_owned(), 0o755)],
+        epoch: site.epoch,
+    };
+    let host = ensure(&wanted, lock, cache)?;
+    let boot = BootFiles::find(&host.join("boot"))?;
+    let tools_set = depot::set(lock, SET_TOOLS)?;
+    let tools = Tools::open(tools_set, lock, cache)?;
+    let maker = Maker { tools: &tools, packages: tools_set.closure(), cache, epoch: site.epoch };
+    // The directory's name is the digest of all that the root was made from.
+    let contents = host.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let wanted = erofs::Wanted { name: "root", contents, uuid: ids.uuid(ROOT), compressed: true };
+    let root = maker.make(&wanted, |_| Ok(host.join("root.tar")))?;
+    let contents = depot::Contents { lock, agent, overlays: &overlays, epoch: site.epoch, vmm: VmmKind::Xen };
+    let (depot, depot_fs) = make_depot(&contents, &maker, &ids)?;
+    let grub = Grub::make(&tools, &maker.packages, cache)?;
+    let text = format!(
+        "{RECIPE} {VERSION} {lock_digest} {} {} {} {} {}",
+        site.epoch,
+        root.key,
+        depot_fs.key,
+        Digest::of(&grub.core),
+        Digest::of(boot::MENU.as_bytes())
+    );
+    let inputs = Digest::of(text.as_bytes());
+    Ok(Parts { lock: lock_digest, inputs, epoch: site.epoch, ids, boot, grub, root, depot_fs, depot })
+}
+
+fn make_depot(contents: &depot::Contents<'_>, maker: &Maker<'_>, ids: &Ids) -> Result<(Depot, Erofs), Fault> {
+    let dir = Fleeting(maker.cache.scratch("depot")?);
+    let depot = depot::make(contents, maker.cache, &dir.0)?;
+    let json = serde_json::to_string(&depot).doing(|| "writing depot.json")?;
+    // Already compressed, all of it.
+    let wanted = erofs::Wanted {
+        name: "depot",
+        contents: Digest::of(json.as_bytes()).to_string(),
+        uuid: ids.uuid(DEPOT),
+        compressed: false,
+    };
+    let filesystem = maker.make(&wanted, |scratch| {
+        let tar = scratch.join("depot.tar");
+        erofs::depot_tar(&dir.0, contents.epoch, &tar)?;
+        Ok(tar)
+    })?;
+    Ok((depot, filesystem))
+}

@@ -1,0 +1,50 @@
+//! The site partition: the site directory with its lock, and what the boot loader must know of it.
+
+use std::fs;
+
+use gatehouse_disk::FatFile;
+use gatehouse_model::{Doing as _, Fault, Lock, Problem, Site};
+
+use crate::site_dir::SiteDir;
+
+/// Read by GRUB, which understands no TOML.
+const BOOT: &str = "boot.cfg";
+const LOCK: &str = "site.lock";
+
+/// A file: its path and what is in it.
+pub type Content = (String, Vec<u8>);
+
+/// The partition's files, sorted by path.
+///
+/// # Errors
+/// A file cannot be read, or has a name that is taken.
+pub fn files(dir: &SiteDir, site: &Site, lock: &Lock) -> Result<Vec<Content>, Fault> {
+    let mut files =
+        vec![(BOOT.to_owned(), boot(site).into_bytes()), (LOCK.to_owned(), lock.to_text().into_bytes())];
+    for (name, path) in dir.files()? {
+        if name.eq_ignore_ascii_case(BOOT) {
+            let what = "has the name of a file that the builder makes; rename or remove it";
+            return Err(Fault::of_problems(vec![Problem::at(name, 0, what)]));
+        }
+        if name != LOCK {
+            let bytes = fs::read(&path).doing(|| format!("reading {}", path.display()))?;
+            files.push((name, bytes));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The same as a FAT takes it.
+pub fn fat_files(files: Vec<Content>) -> Vec<FatFile<'static>> {
+    files.into_iter().map(|(name, bytes)| FatFile::bytes(name, bytes)).collect()
+}
+
+fn boot(site: &Site) -> String {
+    format!(
+        "# Written by gatehouse from site.toml: what the boot loader hands to Xen.\n\
+         set dom0_mem={}M\nset dom0_vcpus={}\n",
+        site.host.memory.as_mib(),
+        site.host.vcpus
+    )
+}

@@ -1,0 +1,206 @@
+//! apt as the solver: lists, cache and status of its own; the machine's apt state is neither read nor changed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use gatehouse_model::{Doing as _, Fault, LockedPackage, Site};
+
+use super::Archives;
+use crate::cache::Cache;
+use crate::tool;
+
+/// Debian's own keys; apt checks the archive's signature with them.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A solver with its indices loaded.
+#[derive(Debug)]
+pub struct Solver {
+    options: Vec<String>,
+    archives: Archives,
+}
+
+impl Solver {
+    /// Makes the private directories and fetches the indices.
+    ///
+    /// # Errors
+    /// apt cannot reach the archive or does not believe its signature.
+    pub fn open(site: &Site, archives: &Archives, cache: &Cache) -> Result<Self, Fault> {
+        let dir = cache.apt(&archives.digest());
+        for part in ["etc/preferences.d", "etc/apt.conf.d", "lists/partial", "cache/archives/partial"] {
+            let part = dir.join(part);
+            fs::create_dir_all(&part).doing(|| format!("making {}", part.display()))?;
+        }
+        let write = |name: &str, text: &str| -> Result<PathBuf, Fault> {
+            let path = dir.join(name);
+            fs::write(&path, text).doing(|| format!("writing {}", path.display()))?;
+            Ok(path)
+        };
+        let sources = write("gatehouse.sources", &sources(site, archives))?;
+        let status = write("status", "")?;
+        let conf = write("apt.conf", &configuration(&dir, &sources, &status))?;
+        let solver =
+            Self { options: vec!["-c".to_owned(), conf.display().to_string()], archives: archives.clone() };
+        solver.apt("apt-get", &["update"]).map_err(|fault| {
+            fault.help("check that the mirror can be reached, or use --archive DIR with an exported archive")
+        })?;
+        Ok(solver)
+    }
+
+    /// The closure of some wishes, sorted by name.
+    ///
+    /// # Errors
+    /// A wish that the archive does not have, or wishes that exclude each other: apt's own words.
+    pub fn solve(&self, wishes: &[String], essential: bool) -> Result<Vec<LockedPackage>, Fault> {
+        let mut args = vec!["install", "--print-uris", "-qq", "-y"];
+        if essential {
+            args.push("?essential");
+        }
+        args.extend(wishes.iter().map(String::as_str));
+        let uris = self.apt("apt-get", &args)?;
+        let chosen = uris.lines().filter(|l| l.starts_with('\'')).map(chosen).collect::<Option<Vec<_>>>();
+        let chosen =
+            chosen.ok_or_else(|| Fault::new("apt-get --print-uris printed a line of another form"))?;
+        let show: Vec<String> = chosen.iter().map(|c| format!("{}={}", c.name, c.version)).collect();
+        let mut args = vec!["show"];
+        args.extend(show.iter().map(String::as_str));
+        let records = index(&self.apt("apt-cache", &args)?);
+        let mut packages = Vec::new();
+        for choice in chosen {
+            packages.push(self.locked(&choice, &records)?);
+        }
+        packages.sort();
+        Ok(packages)
+    }
+
+    fn locked(&self, choice: &Chosen, records: &Records) -> Result<LockedPackage, Fault> {
+        let (archive, path) = ["security", "main"]
+            .into_iter()
+            .find_map(|archive| {
+                let path = choice.uri.strip_prefix(self.archives.uri(archive)?)?.strip_prefix('/')?;
+                Some((archive, path.to_owned()))
+            })
+            .ok_or_else(|| Fault::new(format!("{} is in no archive of this site", choice.uri)))?;
+        let record =
+            records.get(&path).ok_or_else(|| Fault::new(format!("apt knows no record of {path}")))?;
+        let field = |name: &str| {
+            record.get(name).cloned().ok_or_else(|| Fault::new(format!("the record of {path} has no {name}")))
+        };
+        let version = field("Version")?;
+        let source = record.get("Source").cloned().unwrap_or_else(|| choice.name.clone());
+        let (source, source_version) = match source.split_once(" (") {
+            Some((name, version)) => (name.to_owned(), version.trim_end_matches(')').to_owned()),
+            None => (source, version.clone()),
+        };
+        Ok(LockedPackage {
+            name: field("Package")?,
+            version,
+            architecture: field("Architecture")?,
+            size: field("Size")?.parse().doing(|| format!("reading the size of {path}"))?,
+            sha256: field("SHA256")?.parse().map_err(Fault::new)?,
+            archive: archive.to_owned(),
+            path,
+            source,
+            source_version,
+        })
+    }
+
+    fn apt(&self, program: &str, args: &[&str]) -> Result<String, Fault> {
+        let mut all: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        all.extend(args);
+        tool::run(program, &all)
+    }
+}
+
+/// One line of `apt-get --print-uris`: `'URI' FILE SIZE HASH`.
+struct Chosen {
+    uri: String,
+    name: String,
+    version: String,
+}
+
+fn chosen(line: &str) -> Option<Chosen> {
+    let mut words = line.split(' ');
+    let uri = words.next()?.trim_matches('\'');
+    let file = unescape(words.next()?);
+    let mut parts = file.splitn(3, '_');
+    Some(Chosen { uri: unescape(uri), name: parts.next()?.to_owned(), version: parts.next()?.to_owned() })
+}
+
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        match after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if byte.is_ascii() => {
+                out.push(char::from(byte));
+                rest = &after[2..];
+            }
+            _ => {
+                out.push('%');
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+/// apt's records by file name: the same version can stand in two archives with different bytes.
+type Records = BTreeMap<String, BTreeMap<String, String>>;
+
+fn index(text: &str) -> Records {
+    const FIELDS: [&str; 7] = ["Package", "Version", "Architecture", "Size", "SHA256", "Source", "Filename"];
+    let mut records = Records::new();
+    for paragraph in gatehouse_deb::paragraphs(text) {
+        let field = |name: &&str| Some(((*name).to_owned(), paragraph.get(name)?.trim().to_owned()));
+        let record: BTreeMap<String, String> = FIELDS.iter().filter_map(field).collect();
+        if let Some(path) = record.get("Filename").cloned() {
+            records.insert(path, record);
+        }
+    }
+    records
+}
+
+fn sources(site: &Site, archives: &Archives) -> String {
+    let entry = |uri: &str, suites: &str| {
+        format!(
+            "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: {}\nSigned-By: {KEYRING}\n\n",
+            site.packages.components.join(" ")
+        )
+    };
+    let suite = &site.packages.suite;
+    let mut text = entry(&archives.main, &format!("{suite} {suite}-updates"));
+    if let Some(security) = &archives.security {
+        text.push_str(&entry(security, &format!("{suite}-security")));
+    }
+    text
+}
+
+fn configuration(dir: &std::path::Path, sources: &std::path::Path, status: &std::path::Path) -> String {
+    let dir = dir.display();
+    format!(
+        "Dir::Etc \"{dir}/etc/\";\nDir::Etc::sourcelist \"{}\";\nDir::Etc::sourceparts \"-\";\n\
+         Dir::Etc::main \"-\";\nDir::Etc::parts \"-\";\n\
+         Dir::State \"{dir}/\";\nDir::State::lists \"{dir}/lists/\";\nDir::State::status \"{}\";\n\
+         Dir::Cache \"{dir}/cache/\";\nAPT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\n\
+         APT::Install-Recommends \"false\";\nAPT::Update::Error-Mode \"any\";\nAPT::Sandbox::User \"\";\n\
+         Acquire::Languages \"none\";\nAcquire::Retries \"3\";\nAcquire::http::Timeout \"20\";\n",
+        sources.display(),
+        status.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_line_of_print_uris() {
+        let line = "'http://m/debian/pool/main/o/o_1%2bb_amd64.deb' o_1%3a1.0+b_amd64.deb 602 MD5Sum:5d";
+        let chosen = chosen(line).expect("of that form");
+        assert_eq!(chosen.uri, "http://m/debian/pool/main/o/o_1+b_amd64.deb");
+        assert_eq!((chosen.name.as_str(), chosen.version.as_str()), ("o", "1:1.0+b"));
+        assert_eq!(unescape("50%"), "50%");
+    }
+}

@@ -1,0 +1,108 @@
+//! `gatehouse lock`: wishes become exact packages. apt is the solver, in private directories.
+
+mod apt;
+mod archive;
+mod wishes;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use gatehouse_model::{Digest, Doing as _, Fault, Lock, LockedPackage, PackageSet, Site};
+
+use crate::cache::Cache;
+use crate::site_dir::SiteDir;
+use crate::term;
+
+pub use archive::Archives;
+
+/// What is asked of the solver: names of sets with their wishes.
+type Request = BTreeMap<String, Vec<String>>;
+
+/// The lock of a site: the one on disk if it still answers what the site asks, else a new one, written there.
+///
+/// # Errors
+/// Problems of the site's sources or of `site.lock`; a fault of apt.
+pub fn ensure(dir: &SiteDir, site: &Site, agent: &Path, cache: &Cache) -> Result<Lock, Fault> {
+    let request = request(dir, site)?;
+    let agent = agent_digest(agent)?;
+    if let Some(text) = dir.read("site.lock")? {
+        let mut lock = Lock::parse(&text).map_err(Fault::of_problems)?;
+        if lock.request == request_digest(site, &request) {
+            if lock.agent != agent {
+                term::say("site.lock names another agent binary; writing this builder's into it");
+                lock.agent = agent;
+                dir.write("site.lock", &lock.to_text())?;
+            }
+            return Ok(lock);
+        }
+        term::say("site.lock does not answer what the site now asks for; making a new one");
+    } else {
+        term::say("the site has no site.lock; making one");
+    }
+    make(dir, site, agent, cache)
+}
+
+/// Makes a new lock and writes it into the site directory.
+///
+/// # Errors
+/// Problems of the site's sources; a fault of apt.
+pub fn renew(dir: &SiteDir, site: &Site, agent: &Path, cache: &Cache) -> Result<Lock, Fault> {
+    make(dir, site, agent_digest(agent)?, cache)
+}
+
+fn agent_digest(agent: &Path) -> Result<Digest, Fault> {
+    let (digest, _) = crate::cache::digest_file(agent).doing(|| format!("reading {}", agent.display()))?;
+    Ok(digest)
+}
+
+fn make(dir: &SiteDir, site: &Site, agent: Digest, cache: &Cache) -> Result<Lock, Fault> {
+    let request = request(dir, site)?;
+    let archives = Archives::of(site)?;
+    let bar = term::bar("choosing packages", term::Unit::Items, request.len() as u64);
+    let solver = apt::Solver::open(site, &archives, cache)?;
+    let mut sets = Vec::new();
+    let mut packages: BTreeMap<String, LockedPackage> = BTreeMap::new();
+    for (name, wishes) in &request {
+        bar.note(name);
+        let chosen = solver.solve(wishes, name != gatehouse_model::SET_INSTALLER).doing(|| {
+            let of = if name.starts_with("node-") { "a node's package list" } else { name };
+            format!("choosing the packages of {of}")
+        })?;
+        sets.push(PackageSet {
+            name: name.clone(),
+            wishes: wishes.clone(),
+            packages: chosen.iter().map(LockedPackage::id).collect(),
+        });
+        packages.extend(chosen.into_iter().map(|package| (package.id().to_string(), package)));
+        bar.add(1);
+    }
+    bar.finish();
+    let request = request_digest(site, &request);
+    let lock = Lock { schema: 1, agent, request, sets, packages: packages.into_values().collect() };
+    dir.write("site.lock", &lock.to_text())?;
+    Ok(lock)
+}
+
+fn request(dir: &SiteDir, site: &Site) -> Result<Request, Fault> {
+    let mut request = wishes::of_host(site);
+    let mut problems = Vec::new();
+    for node in &site.nodes {
+        match dir.compile(site, node.name.as_str()) {
+            Ok(compiled) => {
+                let wishes = gatehouse_lcfg::publish::wishes(&compiled);
+                let name = format!("node-{}", Digest::of(wishes.join("\n").as_bytes()).short());
+                request.insert(name, wishes);
+            }
+            Err(more) => problems.extend(more),
+        }
+    }
+    problems.sort();
+    problems.dedup();
+    if problems.is_empty() { Ok(request) } else { Err(Fault::of_problems(problems)) }
+}
+
+/// The digest of all that the solver's answer depends on, but the archive's state.
+fn request_digest(site: &Site, request: &Request) -> Digest {
+    let text = format!("{}\n{:?}\n{request:?}", site.packages.suite, site.packages.components);
+    Digest::of(text.as_bytes())
+}

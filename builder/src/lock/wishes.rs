@@ -1,0 +1,73 @@
+//! What the host, the installer and the build itself need, whatever the site: the fixed package lists.
+
+use std::collections::BTreeMap;
+
+use gatehouse_model::site::VmmKind;
+use gatehouse_model::{SET_HOST, SET_INSTALLER, SET_TOOLS, Site};
+
+/// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters.
+const HOST: [&str; 21] = [
+    "chrony",
+    "dbus",
+    "e2fsprogs",
+    "erofs-utils",
+    "fdisk",
+    "initramfs-tools",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "less",
+    "libpam-systemd",
+    "linux-image-amd64",
+    "nano",
+    "nftables",
+    "openssh-server",
+    "procps",
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "xfsprogs",
+    "zstd",
+];
+
+/// What a host needs to run nodes under Xen; `grub-xen-host` lets a node start its own kernel.
+const HOST_XEN: [&str; 3] = ["grub-xen-host", "xen-system-amd64", "xen-utils-common"];
+
+/// The installer: unpacked without maintainer scripts, so nothing that needs configuring.
+const INSTALLER: [&str; 13] = [
+    "base-files",
+    "coreutils",
+    "dosfstools",
+    "dash",
+    "e2fsprogs",
+    "fdisk",
+    "iproute2",
+    "kmod",
+    "libc-bin",
+    "linux-image-cloud-amd64",
+    "mount",
+    "util-linux",
+    "xfsprogs",
+];
+
+/// Programs that make images, and the kernel of User Mode Linux.
+const TOOLS: [&str; 6] =
+    ["base-files", "erofs-utils", "grub-common", "grub-pc-bin", "libc-bin", "user-mode-linux"];
+
+/// The wishes of every set that does not come from a node's package list.
+pub fn of_host(site: &Site) -> BTreeMap<String, Vec<String>> {
+    let mut host: Vec<String> = HOST.iter().map(ToString::to_string).collect();
+    if site.host.vmm == VmmKind::Xen {
+        host.extend(HOST_XEN.iter().map(ToString::to_string));
+    }
+    host.extend(site.packages.host.iter().cloned());
+    host.extend(site.packages.firmware.iter().cloned());
+    host.sort();
+    host.dedup();
+    let fixed = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    BTreeMap::from([
+        (SET_HOST.to_owned(), host),
+        (SET_INSTALLER.to_owned(), fixed(&INSTALLER)),
+        (SET_TOOLS.to_owned(), fixed(&TOOLS)),
+    ])
+}

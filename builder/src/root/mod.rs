@@ -1,0 +1,153 @@
+//! Roots: configured Debian trees, made from a package set and overlays, cached under the digest of all of it.
+//!
+//! The work is done by this same program started again inside namespaces (`inside.rs`), as root or as an
+//! ordinary user; what comes out is a sorted tar stream in which no clock, user or order of the machine shows.
+
+mod clean;
+mod cpio;
+pub mod inside;
+mod namespace;
+mod pack;
+pub mod tree;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gatehouse_model::{Digest, Doing as _, Fault, Lock, PackageSet};
+use serde::{Deserialize, Serialize};
+
+use crate::cache::{Cache, settle};
+use crate::term;
+
+/// Changes whenever this code makes other bytes of the same inputs, so that old caches are not used.
+const RECIPE: &str = "1";
+
+/// What is to become of the packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Finish {
+    /// A configured tree as `root.tar`, with the kernel's files beside it: the host.
+    Host,
+    /// A configured tree as `layer.tar.zst`: a node.
+    Layer,
+    /// An unpacked tree without documentation as `base.cpio.zst` and `modules.cpio.zst`: the installer.
+    Installer,
+    /// An unpacked tree as it is, in `tree/`: programs for the build itself.
+    Tools,
+}
+
+/// One root to make; handed to the process inside the namespaces as JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// What to make.
+    pub finish: Finish,
+    /// The packages' files in the cache, in the set's order.
+    pub debs: Vec<PathBuf>,
+    /// Directories laid over the tree, in order.
+    pub overlays: Vec<PathBuf>,
+    /// Files laid over the tree: source, path in the tree, mode.
+    pub files: Vec<(PathBuf, String, u32)>,
+    /// Seconds since 1970: no file is dated later.
+    pub epoch: u64,
+    /// A directory of this build's own on the cache's filesystem.
+    pub scratch: PathBuf,
+    /// Directories that dead builds have left; only root in their namespace can remove them.
+    pub stale: Vec<PathBuf>,
+    /// Where the results go.
+    pub out: PathBuf,
+}
+
+/// A root to make, as the rest of the builder sees it.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// What to make.
+    pub finish: Finish,
+    /// Its packages.
+    pub set: &'a PackageSet,
+    /// As in [`Spec`].
+    pub overlays: Vec<PathBuf>,
+    /// As in [`Spec`].
+    pub files: Vec<(PathBuf, String, u32)>,
+    /// As in [`Spec`].
+    pub epoch: u64,
+}
+
+/// The directory with the results of a root, made now or found in the cache.
+///
+/// # Errors
+/// A maintainer script fails, the disk is full, namespaces cannot be had.
+pub fn ensure(wanted: &Wanted<'_>, lock: &Lock, cache: &Cache) -> Result<PathBuf, Fault> {
+    let inputs = inputs(wanted)?;
+    let done = cache.root(&inputs);
+    if done.is_dir() {
+        return Ok(done);
+    }
+    let known = lock.by_id();
+    let debs = wanted.set.packages.iter().filter_map(|id| known.get(id)).map(|p| cache.deb(&p.sha256));
+    let out = cache.scratch(&format!("out-{}", inputs.short()))?;
+    let scratch = cache.scratch(&format!("root-{}", inputs.short()))?;
+    let spec = Spec {
+        finish: wanted.finish,
+        debs: debs.collect(),
+        overlays: wanted.overlays.clone(),
+        files: wanted.files.clone(),
+        epoch: wanted.epoch,
+        scratch,
+        stale: cache.stale(),
+        out: out.clone(),
+    };
+    let name = &wanted.set.name;
+    let bar = term::bar(format!("building root {name}"), term::Unit::Items, spec.debs.len() as u64 + 4);
+    namespace::run(&spec, &out.join("spec.json"), &bar).doing(|| format!("building root {name}"))?;
+    bar.finish();
+    fs::remove_file(out.join("spec.json")).doing(|| "removing the build's specification")?;
+    settle(&out, &done)?;
+    Ok(done)
+}
+
+/// The digest of everything that the results depend on.
+fn inputs(wanted: &Wanted<'_>) -> Result<Digest, Fault> {
+    let mut text = format!("{RECIPE} {:?} {} {}\n", wanted.finish, wanted.epoch, wanted.set.closure());
+    for dir in &wanted.overlays {
+        for (name, path, mode) in overlay_files(dir)? {
+            let (digest, _) =
+                crate::cache::digest_file(&path).doing(|| format!("reading {}", path.display()))?;
+            text.push_str(&format!("{name} {mode:o} {digest}\n"));
+        }
+    }
+    for (path, name, mode) in &wanted.files {
+        let (digest, _) = crate::cache::digest_file(path).doing(|| format!("reading {}", path.display()))?;
+        text.push_str(&format!("{name} {mode:o} {digest}\n"));
+    }
+    Ok(Digest::of(text.as_bytes()))
+}
+
+/// The files of an overlay: path in the tree, path here, mode. Modes are 0755 for what is executable here,
+/// else 0644, so that a umask cannot show. Symbolic links are kept as links (mode 0777).
+fn overlay_files(dir: &Path) -> Result<Vec<(String, PathBuf, u32)>, Fault> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut found = Vec::new();
+    let mut queue = vec![(dir.to_owned(), String::new())];
+    while let Some((at, prefix)) = queue.pop() {
+        for entry in fs::read_dir(&at).doing(|| format!("reading {}", at.display()))? {
+            let path = entry.doing(|| format!("reading {}", at.display()))?.path();
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let full = format!("{prefix}/{name}");
+            let meta = fs::symlink_metadata(&path).doing(|| format!("reading {}", path.display()))?;
+            if meta.is_dir() {
+                queue.push((path, full));
+            } else if !name.starts_with(".git") {
+                let executable = meta.permissions().mode() & 0o100 != 0;
+                let mode = if meta.is_symlink() {
+                    0o777
+                } else if executable {
+                    0o755
+                } else {
+                    0o644
+                };
+                found.push((full, path, mode));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,133 @@
+//! A site directory on disk: the only place where the builder reads one.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use gatehouse_lcfg::{Compiled, Sources};
+use gatehouse_model::site::node_header;
+use gatehouse_model::{Doing as _, Fault, Problem, Site};
+
+/// How large a file of a site directory may be; more is a mistake, such as an image copied into it.
+const LARGEST: u64 = 16 << 20;
+
+/// A site directory.
+#[derive(Clone, Debug)]
+pub struct SiteDir {
+    path: PathBuf,
+}
+
+impl SiteDir {
+    /// Names a site directory; it must hold a `site.toml`.
+    ///
+    /// # Errors
+    /// A problem if there is none.
+    pub fn open(path: &Path) -> Result<Self, Fault> {
+        if path.join("site.toml").is_file() {
+            return Ok(Self { path: path.to_owned() });
+        }
+        let what = "there is no site.toml; name a site directory, or make one with `gatehouse new DIR`";
+        Err(Fault::of_problems(vec![Problem::at(path.display().to_string(), 0, what)]))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads and checks `site.toml`.
+    ///
+    /// # Errors
+    /// All problems of the file.
+    pub fn site(&self) -> Result<Site, Fault> {
+        let text = self.read("site.toml")?.unwrap_or_default();
+        Site::parse(&text).map_err(Fault::of_problems)
+    }
+
+    /// A file's text; none if there is no such file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not UTF-8.
+    pub fn read(&self, name: &str) -> Result<Option<String>, Fault> {
+        let path = self.path.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).doing(|| format!("reading {}", path.display())),
+        }
+    }
+
+    /// Writes a file whole or not at all.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> Result<(), Fault> {
+        let path = self.path.join(name);
+        let partial = self.path.join(format!("{name}.partial"));
+        fs::write(&partial, text).doing(|| format!("writing {}", partial.display()))?;
+        crate::cache::settle(&partial, &path)
+    }
+
+    /// Every file below the directory with its path, sorted; editors' leavings and hidden files are passed over.
+    ///
+    /// # Errors
+    /// A directory cannot be read, or a file is larger than any file of a site.
+    pub fn files(&self) -> Result<Vec<(String, PathBuf)>, Fault> {
+        let mut found = Vec::new();
+        walk(&self.path, "", &mut found)?;
+        found.sort();
+        Ok(found)
+    }
+
+    /// The LCFG sources: everything below `lcfg/` that is text.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn sources(&self) -> Result<Sources, Fault> {
+        let mut sources = Sources::new();
+        for (name, path) in self.files()? {
+            if let Some(name) = name.strip_prefix("lcfg/") {
+                let bytes = fs::read(&path).doing(|| format!("reading {}", path.display()))?;
+                sources.insert(name, String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+        Ok(sources)
+    }
+
+    /// Compiles one node's sources.
+    ///
+    /// # Errors
+    /// All problems of the sources.
+    pub fn compile(&self, site: &Site, node: &str) -> Result<Compiled, Vec<Problem>> {
+        let unknown = || vec![Problem::at("site.toml", 0, format!("there is no [[node]] named {node:?}"))];
+        let header = node_header(site, site.node(node).ok_or_else(unknown)?);
+        let sources = self.sources().map_err(|fault| vec![Problem::at("lcfg", 0, fault.to_string())])?;
+        gatehouse_lcfg::compile(&sources, node, &header)
+    }
+}
+
+fn walk(dir: &Path, prefix: &str, found: &mut Vec<(String, PathBuf)>) -> Result<(), Fault> {
+    let doing = || format!("reading {}", dir.display());
+    for entry in fs::read_dir(dir).doing(doing)? {
+        let entry = entry.doing(doing)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') || name.ends_with('~') || name.ends_with(".partial") {
+            continue;
+        }
+        let path = entry.path();
+        let meta = fs::metadata(&path).doing(|| format!("reading {}", path.display()))?;
+        let full = format!("{prefix}{name}");
+        if meta.is_dir() {
+            walk(&path, &format!("{full}/"), found)?;
+        } else if meta.len() > LARGEST {
+            let what = format!(
+                "is larger than {} MiB, which no file of a site is; move it elsewhere",
+                LARGEST >> 20
+            );
+            return Err(Fault::of_problems(vec![Problem::at(full, 0, what)]));
+        } else {
+            found.push((full, path));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! Starts other programs: argument vectors only, their last words in the fault.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use gatehouse_model::{Doing as _, Fault};
+
+/// How much of a program's stderr a fault quotes, in bytes.
+const STDERR_TAIL: usize = 2048;
+
+/// Runs a program to its end and returns what it printed.
+///
+/// # Errors
+/// It cannot be started, or ends with another status than 0; the fault quotes the end of its stderr.
+pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, Fault> {
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .doing(|| format!("starting {program}"))?;
+    finish(program, output)
+}
+
+/// Runs a program to its end with some text on its standard input.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_input<S: AsRef<OsStr>>(program: &str, args: &[S], input: &str) -> Result<String, Fault> {
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .doing(|| format!("starting {program}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends before it has read everything says why on stderr, which finish() quotes.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().doing(|| format!("waiting for {program}"))?;
+    finish(program, output)
+}
+
+fn finish(program: &str, output: Output) -> Result<String, Fault> {
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let mut start = stderr.len().saturating_sub(STDERR_TAIL);
+    while !stderr.is_char_boundary(start) {
+        start += 1;
+    }
+    Err(Fault::new(format!("{program} ended with {}: {}", output.status, stderr[start..].trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_the_last_words() {
+        let fault = run("sh", &["-c", "echo no room >&2; exit 3"]).expect_err("status 3");
+        assert_eq!(fault.to_string(), "sh ended with exit status: 3: no room");
+        assert_eq!(run_with_input("cat", &["-"], "x").ok().as_deref(), Some("x"));
+    }
+}

@@ -1,0 +1,272 @@
+//! `gatehouse try`: runs a site on this machine, shows its progress until every node is up, then leaves it
+//! running with forwarded ports, or stops it.
+
+mod progress;
+pub mod ssh;
+mod uml;
+
+use std::fs;
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use gatehouse_model::site::{InstallTo, SiteFile, VmmKind};
+use gatehouse_model::{Doing as _, Fault, Refusal};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::{Global, Try};
+use crate::commands::{Prepared, prepare};
+use crate::term;
+use progress::{Progress, Seen};
+
+/// A file that marks a directory as a trial's, which may be emptied.
+const MARK: &str = ".gatehouse-trial";
+
+/// A started machine, whatever it runs on.
+pub struct Machine {
+    /// The process that is the machine.
+    child: Child,
+    /// Its event stream.
+    events: Box<dyn BufRead + Send>,
+    /// A command that prints the board as JSON.
+    status: Vec<String>,
+    /// How it is stopped in order.
+    stop: Stop,
+}
+
+/// How a machine is stopped in order.
+pub enum Stop {
+    /// By closing its standard input.
+    Close(Option<ChildStdin>),
+    /// By a command.
+    Command(Vec<String>),
+}
+
+/// One node's line of the board, as the agent's `gatectl status --json` prints it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct NodeLine {
+    name: String,
+    state: String,
+    address: String,
+    install_seconds: Option<f64>,
+    #[serde(default)]
+    phases: Vec<PhaseLine>,
+    #[serde(default)]
+    message: String,
+}
+
+/// One phase with its seconds.
+#[derive(Clone, Debug, Deserialize)]
+struct PhaseLine {
+    phase: String,
+    seconds: f64,
+}
+
+/// The board.
+#[derive(Clone, Debug, Deserialize)]
+struct Board {
+    phases: Vec<PhaseLine>,
+    nodes: Vec<NodeLine>,
+}
+
+/// The last line of `--json`.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    result: &'static str,
+    seconds: f64,
+    nodes: Vec<NodeOutcome>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct NodeOutcome {
+    name: String,
+    state: String,
+    address: String,
+    ssh: String,
+    install_seconds: Option<f64>,
+}
+
+/// `gatehouse try`.
+///
+/// # Errors
+/// Whatever building ends with; a node that fails; the time limit.
+pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
+    let prepared = prepare(global, &args.site)?;
+    let vmm = args.vmm.map_or(prepared.site.host.vmm, VmmKind::from);
+    let dir = open_dir(args, &prepared, vmm)?;
+    let ways = ssh::prepare(&dir, &prepared.site)?;
+    let site = trial_site(&prepared, &dir, vmm, &ways)?;
+    let begun = Instant::now();
+    let mut machine = match vmm {
+        VmmKind::Uml => uml::start(&prepared, &dir, &site, &ways)?,
+        VmmKind::Xen => crate::image::try_image(&prepared, &dir, &site, &ways)?,
+        VmmKind::Kvm => {
+            return Err(
+                Refusal::new("a trial with vmm kvm is not there yet", "use --vmm uml or --vmm xen").into()
+            );
+        }
+    };
+    let interrupted = progress::interrupts()?;
+    let result = watch(&mut machine, args, begun, &ways, &interrupted);
+    let stopped =
+        if args.exit || result.is_err() { machine.stop() } else { machine.stay(&dir, &ways, &interrupted) };
+    let board = result.map_err(|fault| {
+        fault.help(format!("read the logs below {}; `--resume` goes on from there", dir.display()))
+    })?;
+    if args.json {
+        let outcome = outcome(&board, begun, &ways);
+        println!("{}", serde_json::to_string(&outcome).doing(|| "printing the outcome")?);
+    }
+    stopped
+}
+
+/// The trial's directory: emptied, unless the last trial is to go on.
+fn open_dir(args: &Try, prepared: &Prepared, vmm: VmmKind) -> Result<PathBuf, Fault> {
+    let uid = nix::unistd::geteuid();
+    let dir = args.dir.clone().unwrap_or_else(|| {
+        PathBuf::from(format!("/var/tmp/gatehouse-{uid}")).join(format!("{}-{vmm}", prepared.site.name))
+    });
+    let empty = fs::read_dir(&dir).map_or(true, |mut entries| entries.next().is_none());
+    if !empty && !dir.join(MARK).exists() {
+        let what = format!("{} is not empty and not a trial's directory", dir.display());
+        return Err(Refusal::new(what, "name another with --dir").into());
+    }
+    if !empty && !args.resume {
+        fs::remove_dir_all(&dir).doing(|| format!("removing the last trial in {}", dir.display()))?;
+    }
+    fs::create_dir_all(&dir).doing(|| format!("making {}", dir.display()))?;
+    fs::write(dir.join(MARK), "").doing(|| format!("writing into {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// The site as it is tried: a copy that lets the trial's key in, installs to the disk it boots from, and
+/// runs its nodes under the vmm of the trial.
+fn trial_site(prepared: &Prepared, dir: &Path, vmm: VmmKind, ways: &ssh::Ways) -> Result<PathBuf, Fault> {
+    let to = dir.join("site");
+    for (name, path) in prepared.dir.files()? {
+        let to = to.join(&name);
+        fs::create_dir_all(to.parent().unwrap_or(dir)).doing(|| format!("making {}", to.display()))?;
+        fs::copy(&path, &to).doing(|| format!("writing {}", to.display()))?;
+    }
+    let text = prepared.dir.read("site.toml")?.unwrap_or_default();
+    let mut file = SiteFile::parse(&text).map_err(Fault::of_problems)?;
+    file.access.keys.push(ways.public_key.clone());
+    file.install.to = Some(InstallTo::SelfDisk);
+    file.host.vmm = Some(vmm);
+    fs::write(to.join("site.toml"), file.to_text()).doing(|| "writing the trial's site.toml")?;
+    Ok(to)
+}
+
+/// Follows the events until every node is up and lets one in by ssh.
+fn watch(
+    machine: &mut Machine,
+    args: &Try,
+    begun: Instant,
+    ways: &ssh::Ways,
+    interrupted: &Receiver<()>,
+) -> Result<Board, Fault> {
+    let limit = Duration::from_secs(args.timeout);
+    let events = std::mem::replace(&mut machine.events, Box::new(std::io::empty()));
+    let mut progress = Progress::follow(events);
+    loop {
+        match progress.next(Duration::from_millis(500)) {
+            Seen::Change => {
+                if let Some(board) = machine.board()
+                    && let Some(board) = settled(board)?
+                {
+                    ways.wait_for_all(limit.saturating_sub(begun.elapsed()))?;
+                    progress.finish(&board, begun, ways);
+                    return Ok(board);
+                }
+            }
+            Seen::Nothing => {}
+            Seen::End => return Err(Fault::new("the machine ended before every node was up")),
+        }
+        if interrupted.try_recv().is_ok() {
+            return Err(Fault::new("interrupted before every node was up"));
+        }
+        if begun.elapsed() > limit {
+            let text = format!("not every node was up after {} s", limit.as_secs());
+            return Err(Fault::new(text));
+        }
+    }
+}
+
+/// The board once every node is up; a fault once one has failed.
+fn settled(board: Board) -> Result<Option<Board>, Fault> {
+    if let Some(node) = board.nodes.iter().find(|node| node.state == "failed") {
+        return Err(Fault::new(format!("node {} failed: {}", node.name, node.message)));
+    }
+    Ok(board.nodes.iter().all(|node| node.state == "running").then_some(board))
+}
+
+fn outcome(board: &Board, begun: Instant, ways: &ssh::Ways) -> Outcome {
+    let node = |line: &NodeLine| NodeOutcome {
+        name: line.name.clone(),
+        state: line.state.clone(),
+        address: line.address.clone(),
+        ssh: ways.of(&line.name).map(|way| format!("127.0.0.1:{}", way.port)).unwrap_or_default(),
+        install_seconds: line.install_seconds,
+    };
+    Outcome {
+        result: "ok",
+        seconds: (begun.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+        nodes: board.nodes.iter().map(node).collect(),
+    }
+}
+
+impl Machine {
+    /// Makes a machine of a started process.
+    pub fn new(child: Child, events: Box<dyn BufRead + Send>, status: Vec<String>, stop: Stop) -> Self {
+        Self { child, events, status, stop }
+    }
+
+    /// The board; none while the machine does not answer.
+    fn board(&self) -> Option<Board> {
+        let (program, args) = self.status.split_first()?;
+        let output = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).ok()).flatten()
+    }
+
+    /// Stops it and waits until it is gone.
+    fn stop(&mut self) -> Result<(), Fault> {
+        term::say("stopping");
+        match &mut self.stop {
+            Stop::Close(pipe) => drop(pipe.take()),
+            Stop::Command(argv) => {
+                if let Some((program, args)) = argv.split_first() {
+                    // A machine that no longer answers is ended below.
+                    let _ = Command::new(program).args(args).stdin(Stdio::null()).output();
+                }
+            }
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(150) {
+            if let Some(status) = self.child.try_wait().doing(|| "waiting for the machine")? {
+                let ended = Fault::new(format!("the machine ended with {status}"));
+                return if status.success() { Ok(()) } else { Err(ended) };
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.child.kill().doing(|| "ending the machine")?;
+        Err(Fault::new("the machine did not stop within 150 s and was ended"))
+    }
+
+    /// Leaves it running until Ctrl-C, which reaches the machine's process too.
+    fn stay(&mut self, dir: &Path, ways: &ssh::Ways, interrupted: &Receiver<()>) -> Result<(), Fault> {
+        term::say(&format!("running; log in with `ssh -F {} NODE`; Ctrl-C stops it", ways.config.display()));
+        term::say(&format!("disks and logs are below {}", dir.display()));
+        loop {
+            if self.child.try_wait().doing(|| "waiting for the machine")?.is_some() {
+                return Err(Fault::new("the machine ended by itself"));
+            }
+            if interrupted.recv_timeout(Duration::from_millis(300)).is_ok() {
+                return self.stop();
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A machine's event stream as people see it: bars on a terminal, a line per event elsewhere.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, IsTerminal as _};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use gatehouse_model::{Doing as _, Event, Fault, State};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use nix::sys::signal::{SigSet, Signal};
+
+use super::{Board, ssh};
+use crate::term;
+
+/// What the stream brought.
+pub enum Seen {
+    /// Something the board may show.
+    Change,
+    /// Nothing new.
+    Nothing,
+    /// The stream ended: the machine is gone.
+    End,
+}
+
+/// Follows one stream.
+pub struct Progress {
+    lines: Receiver<String>,
+    bars: MultiProgress,
+    by_phase: BTreeMap<String, ProgressBar>,
+    terminal: bool,
+}
+
+impl Progress {
+    /// Reads the stream in a thread of its own, to its end.
+    pub fn follow(events: Box<dyn BufRead + Send>) -> Self {
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in events.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let terminal = std::io::stderr().is_terminal();
+        Self { lines, bars: MultiProgress::new(), by_phase: BTreeMap::new(), terminal }
+    }
+
+    /// Shows what comes next, waiting for it at most so long.
+    pub fn next(&mut self, at_most: Duration) -> Seen {
+        match self.lines.recv_timeout(at_most) {
+            Ok(line) => {
+                let Ok(event) = serde_json::from_str::<Event>(&line) else { return Seen::Nothing };
+                if self.terminal {
+                    self.draw(&event)
+                } else {
+                    tell(&event)
+                }
+                // While the machine starts, nobody there answers questions about the board.
+                let early = event.phase.starts_with("boot/");
+                if early || event.state == State::Progress { Seen::Nothing } else { Seen::Change }
+            }
+            // The board is looked at now and then even where an event was lost.
+            Err(RecvTimeoutError::Timeout) => Seen::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Seen::End,
+        }
+    }
+
+    fn draw(&mut self, event: &Event) {
+        let bar = self.by_phase.entry(event.phase.clone()).or_insert_with(|| {
+            let style = ProgressStyle::with_template("{prefix:16!} {bar:24} {msg}");
+            let bar = ProgressBar::new(100).with_style(style.expect("the template is right"));
+            bar.set_prefix(event.phase.clone());
+            self.bars.add(bar)
+        });
+        bar.set_message(format!("{} {}", event.action, event.message));
+        match (event.state, event.percent) {
+            (_, Some(percent)) => bar.set_position(percent.into()),
+            (State::Started, None) => bar.set_position(0),
+            (State::Succeeded, None) => bar.set_position(100),
+            _ => {}
+        }
+    }
+
+    /// Ends with a line per phase and a table of the nodes.
+    pub fn finish(&self, board: &Board, begun: Instant, ways: &ssh::Ways) {
+        // Bars that cannot be cleared are only untidy.
+        let _ = self.bars.clear();
+        for phase in &board.phases {
+            term::say(&format!("{:24} {:8.1} s", phase.phase, phase.seconds));
+        }
+        for node in &board.nodes {
+            for phase in &node.phases {
+                term::say(&format!(
+                    "{:24} {:8.1} s",
+                    format!("{}: {}", node.name, phase.phase),
+                    phase.seconds
+                ));
+            }
+        }
+        term::say(&format!("{:16} {:16} {:10} {:>12}  ssh", "node", "address", "state", "install"));
+        for node in &board.nodes {
+            let seconds = node.install_seconds.map(|s| format!("{s:.1} s")).unwrap_or_default();
+            let port = ways.of(&node.name).map(|way| way.port).unwrap_or_default();
+            let line = format!(
+                "{:16} {:16} {:10} {seconds:>12}  127.0.0.1:{port}",
+                node.name, node.address, node.state
+            );
+            term::say(&line);
+        }
+        term::say(&format!("all nodes are up after {:.1} s", begun.elapsed().as_secs_f64()));
+    }
+}
+
+fn tell(event: &Event) {
+    let percent = event.percent.map(|p| format!(" {p}%")).unwrap_or_default();
+    let state = match event.state {
+        State::Started => "started",
+        State::Progress => "",
+        State::Succeeded => "done",
+        State::Failed => "FAILED",
+    };
+    term::say(format!("{}: {} {state}{percent} {}", event.phase, event.action, event.message).trim_end());
+}
+
+/// Ctrl-C and SIGTERM from now on, instead of their ending this process. Called after the machine was
+/// started, which must not inherit the blocked signals.
+///
+/// # Errors
+/// The signals cannot be blocked.
+pub fn interrupts() -> Result<Receiver<()>, Fault> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block().doing(|| "blocking Ctrl-C")?;
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        while signals.wait().is_ok() {
+            if sender.send(()).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(receiver)
+}

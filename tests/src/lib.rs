@@ -1,0 +1,1 @@
+//! The machine harness and the end-to-end scenarios.
