@@ -8,6 +8,7 @@ mod claims;
 mod control;
 mod database;
 mod deb822;
+pub mod kernel;
 mod owners;
 mod place;
 mod relation;

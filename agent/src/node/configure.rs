@@ -23,14 +23,26 @@ pub const KEY: &str = "/var/lib/gatehouse/client/key.pem";
 /// ETag of the profile that was applied last.
 pub const APPLIED: &str = "/var/lib/gatehouse/client/applied-profile";
 
-/// Files laid over every node, by path.
-const OVERLAY: [(&str, &str); 2] = [
+/// Files laid over every node: path, mode, text.
+const OVERLAY: [(&str, u32, &str); 4] = [
+    (
+        "/etc/kernel/postinst.d/zz-gatehouse",
+        0o755,
+        include_str!("../../../overlays/node/etc/kernel/postinst.d/zz-gatehouse"),
+    ),
+    (
+        "/etc/kernel/postrm.d/zz-gatehouse",
+        0o755,
+        include_str!("../../../overlays/node/etc/kernel/postrm.d/zz-gatehouse"),
+    ),
     (
         "/etc/systemd/system/gatehouse-client.service",
+        0o644,
         include_str!("../../../overlays/node/etc/systemd/system/gatehouse-client.service"),
     ),
     (
         "/etc/systemd/system/getty@tty0.service.d/gatehouse.conf",
+        0o644,
         include_str!("../../../overlays/node/etc/systemd/system/getty@tty0.service.d/gatehouse.conf"),
     ),
 ];
@@ -249,12 +261,14 @@ impl Configuration<'_> {
         self.target.write("/boot/grub/grub.cfg", 0o644, render::grub_cfg(&entry).as_bytes())
     }
 
-    /// The kernel and initramfs as the boot loader names them. Debian's links follow a kernel upgrade; they are
-    /// of no use where `/boot` is a file system of its own, on which they do not lie.
+    /// The kernel and initramfs as the boot loader names them. The links follow a kernel upgrade; they are of no
+    /// use where `/boot` is a file system of its own, on which they do not lie.
     fn kernel(&self, own_boot: bool) -> Result<(String, Option<String>), Fault> {
+        gatehouse_deb::kernel::sync(&self.target.at("/"))?;
         let there = |path: &str| fs::metadata(self.target.at(path)).is_ok();
-        if !own_boot && there("/vmlinuz") {
-            return Ok(("/vmlinuz".into(), there("/initrd.img").then(|| "/initrd.img".into())));
+        let link = format!("/{}", gatehouse_deb::kernel::LINK);
+        if !own_boot && there(&link) {
+            return Ok((link, there("/initrd.img").then(|| "/initrd.img".into())));
         }
         let mut versions = Vec::new();
         for entry in fs::read_dir(self.target.at("/boot")).doing(|| "reading /boot")?.flatten() {
@@ -268,7 +282,7 @@ impl Configuration<'_> {
         })?;
         let above = if own_boot { "" } else { "/boot" };
         let initrd = there(&format!("/boot/initrd.img-{newest}"));
-        Ok((format!("{above}/vmlinuz-{newest}"), initrd.then(|| format!("{above}/initrd.img-{newest}"))))
+        Ok((format!("{above}/vmlinux-{newest}.gz"), initrd.then(|| format!("{above}/initrd.img-{newest}"))))
     }
 
     /// `client install`: the agent, its credentials, and the files that every node has.
@@ -290,8 +304,8 @@ impl Configuration<'_> {
         target.write(HOME, 0o644, serde_json::to_string_pretty(&home)?.as_bytes())?;
         let program = fs::read(agent).doing(|| format!("reading {}", agent.display()))?;
         target.write(AGENT, 0o755, &program)?;
-        for (path, text) in OVERLAY {
-            target.write(path, 0o644, text.as_bytes())?;
+        for (path, mode, text) in OVERLAY {
+            target.write(path, mode, text.as_bytes())?;
         }
         target.link(
             "/etc/systemd/system/getty.target.wants/getty@tty0.service",

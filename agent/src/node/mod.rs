@@ -24,6 +24,8 @@ mod unpack;
 pub enum NodeCommand {
     /// Tell the install server that this node is up.
     Report,
+    /// Unpack this node's kernels for PV-GRUB (called when a kernel is installed or removed)
+    Kernels,
 }
 
 /// Runs one of the node's commands.
@@ -33,6 +35,7 @@ pub enum NodeCommand {
 pub fn run(command: NodeCommand) -> Result<(), Fault> {
     match command {
         NodeCommand::Report => report::report(),
+        NodeCommand::Kernels => gatehouse_deb::kernel::sync(Path::new("/")),
     }
 }
 

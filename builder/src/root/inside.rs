@@ -56,6 +56,9 @@ fn fill(spec: &Spec, root: &Path) -> Result<(), Fault> {
     println!("making the initramfs");
     chroot(root, spec, &["update-initramfs", "-c", "-k", "all"])?;
     unmount(root);
+    if spec.finish == Finish::Layer {
+        gatehouse_deb::kernel::sync(root)?;
+    }
     clean::clean(root)?;
     println!("packing");
     match spec.finish {
