@@ -109,16 +109,23 @@ fn inputs(wanted: &Wanted<'_>) -> Result<Digest, Fault> {
     let mut text = format!("{RECIPE} {:?} {} {}\n", wanted.finish, wanted.epoch, wanted.set.closure());
     for dir in &wanted.overlays {
         for (name, path, mode) in overlay_files(dir)? {
-            let (digest, _) =
-                crate::cache::digest_file(&path).doing(|| format!("reading {}", path.display()))?;
-            text.push_str(&format!("{name} {mode:o} {digest}\n"));
+            text.push_str(&format!("{name} {mode:o} {}\n", contents(&path)?));
         }
     }
     for (path, name, mode) in &wanted.files {
-        let (digest, _) = crate::cache::digest_file(path).doing(|| format!("reading {}", path.display()))?;
-        text.push_str(&format!("{name} {mode:o} {digest}\n"));
+        text.push_str(&format!("{name} {mode:o} {}\n", contents(path)?));
     }
     Ok(Digest::of(text.as_bytes()))
+}
+
+/// The digest of a file's contents, or of where a symbolic link leads.
+fn contents(path: &Path) -> Result<Digest, Fault> {
+    let doing = || format!("reading {}", path.display());
+    if fs::symlink_metadata(path).doing(doing)?.is_symlink() {
+        let target = fs::read_link(path).doing(doing)?;
+        return Ok(Digest::of(format!("-> {}", target.display()).as_bytes()));
+    }
+    Ok(crate::cache::digest_file(path).doing(doing)?.0)
 }
 
 /// The files of an overlay: path in the tree, path here, mode. Modes are 0755 for what is executable here,
