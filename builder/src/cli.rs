@@ -21,7 +21,7 @@ struct Cli {
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Directory for fetched packages and built parts [default: $XDG_CACHE_HOME/gatehouse]
+    /// Directory for fetched packages and built parts [default: below `$XDG_CACHE_HOME`]
     #[arg(long, global = true, value_name = "DIR")]
     pub cache: Option<PathBuf>,
     /// The agent binary that goes into images [default: gatehouse-agent beside this program]

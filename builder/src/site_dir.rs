@@ -30,11 +30,6 @@ impl SiteDir {
         Err(Fault::of_problems(vec![Problem::at(path.display().to_string(), 0, what)]))
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Reads and checks `site.toml`.
     ///
     /// # Errors

@@ -30,13 +30,13 @@ pub struct Bar {
     done: AtomicU64,
     begun: Instant,
     told: Mutex<Instant>,
-    bar: Option<ProgressBar>,
+    shown: Option<ProgressBar>,
 }
 
 /// Begins a long step: a gerund phrase, and how much there is to do.
 pub fn bar(what: impl Into<String>, unit: Unit, total: u64) -> Bar {
     let what = what.into();
-    let bar = std::io::stderr().is_terminal().then(|| {
+    let shown = std::io::stderr().is_terminal().then(|| {
         let template = match unit {
             Unit::Bytes => "{msg:36!} {bar:24} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}",
             Unit::Items => "{msg:36!} {bar:24} {pos}/{len} {eta}",
@@ -48,11 +48,11 @@ pub fn bar(what: impl Into<String>, unit: Unit, total: u64) -> Bar {
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
     });
-    if bar.is_none() && unit != Unit::Time {
+    if shown.is_none() && unit != Unit::Time {
         say(&format!("{what} ..."));
     }
     let now = Instant::now();
-    Bar { what, unit, total, done: AtomicU64::new(0), begun: now, told: Mutex::new(now), bar }
+    Bar { what, unit, total, done: AtomicU64::new(0), begun: now, told: Mutex::new(now), shown }
 }
 
 /// Tells one line.
@@ -65,7 +65,7 @@ impl Bar {
     /// So much more is done.
     pub fn add(&self, count: u64) {
         let done = self.done.fetch_add(count, Ordering::Relaxed) + count;
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = &self.shown {
             bar.set_position(done);
         } else if let Ok(mut told) = self.told.lock()
             && told.elapsed() >= PLAIN_EVERY
@@ -77,14 +77,14 @@ impl Bar {
 
     /// Says what is being done just now.
     pub fn note(&self, text: &str) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = &self.shown {
             bar.set_message(format!("{}: {text}", self.what));
         }
     }
 
     /// Ends the step with one line that stays.
     pub fn finish(self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = &self.shown {
             bar.finish_and_clear();
         }
         let seconds = self.begun.elapsed().as_secs_f64();

@@ -93,8 +93,8 @@ fn sees_what_is_there() {
     assert_eq!(disk.paths, ["pci-0000:00:04.0"]);
     assert_eq!(disk.part("gh-root-a").unwrap().holds, ["erofs"]);
     assert_eq!(disk.part("gh-root-a").unwrap().start, 4 << 20);
-    let links: Vec<String> = facts.links.iter().map(ToString::to_string).collect();
-    assert_eq!(links, ["eth0: 52:54:00:12:34:56, driver virtio_net, at pci-0000:00:03.0, cable in"]);
+    let nics: Vec<String> = facts.links.iter().map(ToString::to_string).collect();
+    assert_eq!(nics, ["eth0: 52:54:00:12:34:56, driver virtio_net, at pci-0000:00:03.0, cable in"]);
     assert_eq!(
         (facts.memory, facts.cpus, facts.firmware, facts.virtualisation.as_slice(), facts.boot_id.as_str()),
         (Some(2 << 20), 2, Firmware::Bios, &["svm".to_owned()][..], "b-1")

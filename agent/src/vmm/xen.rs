@@ -16,6 +16,9 @@ use crate::tool;
 /// so a node upgrades its own kernel.
 const PV_GRUB: &str = "/usr/lib/grub-xen/grub-x86_64-xen.bin";
 
+/// libxl's scripts give a device 40 s to go away; after that nothing more is to be hoped for.
+const LONGEST_CLEARING: Duration = Duration::from_secs(60);
+
 /// The driver.
 #[derive(Debug)]
 pub struct Xen {
@@ -101,6 +104,7 @@ impl Vmm for Xen {
         if self.power(&launch.node)? == Power::On {
             return Ok(());
         }
+        clear(&launch.node)?;
         if let Some((path, text)) = &launch.config {
             fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).doing(|| "making conf/")?;
             fs::write(path, text).doing(|| format!("writing {}", path.display()))?;
@@ -115,17 +119,8 @@ impl Vmm for Xen {
     }
 
     fn power(&self, node: &NodeName) -> Result<Power, Fault> {
-        let output = Command::new("xl")
-            .args(["list", node.as_str()])
-            .stdin(Stdio::null())
-            .output()
-            .doing(|| "starting xl")?;
-        if !output.status.success() {
-            return Ok(Power::Off);
-        }
         // A domain that has ended but is not yet gone ("--ps--") is off: it never runs again.
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(power_of(&text))
+        Ok(listed(node)?.map_or(Power::Off, |text| power_of(&text)))
     }
 
     fn stop(&self, node: &NodeName, grace: Duration) -> Result<(), Fault> {
@@ -141,6 +136,29 @@ impl Vmm for Xen {
         let destroyed = tool::run("xl", &["destroy", node.as_str()]);
         if self.power(node)? == Power::On { destroyed.map(drop) } else { Ok(()) }
     }
+}
+
+/// What `xl list` says of a node; none if Xen does not know it.
+fn listed(node: &NodeName) -> Result<Option<String>, Fault> {
+    let mut command = Command::new("xl");
+    let output =
+        command.args(["list", node.as_str()]).stdin(Stdio::null()).output().doing(|| "starting xl")?;
+    Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+/// Removes what is left of a domain that has ended: its name cannot be used again before. xl's own monitor
+/// does the same, so either may come first.
+fn clear(node: &NodeName) -> Result<(), Fault> {
+    let begun = Instant::now();
+    while listed(node)?.is_some() {
+        if begun.elapsed() > LONGEST_CLEARING {
+            return Err(Fault::new(format!("what is left of the domain {node} does not go away")));
+        }
+        // Fails where the monitor was faster.
+        let _ = tool::run("xl", &["destroy", node.as_str()]);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    Ok(())
 }
 
 /// The state in the last line of `xl list NODE`: `name id memory vcpus state time`.

@@ -163,16 +163,17 @@ fn index(text: &str) -> Records {
 }
 
 fn sources(site: &Site, archives: &Archives) -> String {
+    let packages = &site.packages;
     let entry = |uri: &str, suites: &str| {
         format!(
             "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: {}\nSigned-By: {KEYRING}\n\n",
-            site.packages.components.join(" ")
+            packages.components.join(" ")
         )
     };
-    let suite = &site.packages.suite;
-    let mut text = entry(&archives.main, &format!("{suite} {suite}-updates"));
+    let name = &packages.suite;
+    let mut text = entry(&archives.main, &format!("{name} {name}-updates"));
     if let Some(security) = &archives.security {
-        text.push_str(&entry(security, &format!("{suite}-security")));
+        text.push_str(&entry(security, &format!("{name}-security")));
     }
     text
 }

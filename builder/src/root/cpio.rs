@@ -23,9 +23,7 @@ pub fn write<'a>(
     let doing = || format!("writing {}", to.display());
     let mut out = zstd::Encoder::new(File::create(to).doing(doing)?, LEVEL).doing(doing)?;
     out.multithread(2).doing(doing)?;
-    let mut inode = 0;
-    for entry in entries.filter(|entry| entry.kind != Kind::Other) {
-        inode += 1;
+    for (inode, entry) in (1..).zip(entries.filter(|entry| entry.kind != Kind::Other)) {
         let path = root.join(&entry.name);
         let (kind, body) = match &entry.kind {
             Kind::Dir | Kind::Other => (0o040_000, Vec::new()),

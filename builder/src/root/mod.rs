@@ -20,7 +20,7 @@ use crate::cache::{Cache, settle};
 use crate::term;
 
 /// Changes whenever this code makes other bytes of the same inputs, so that old caches are not used.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 /// What is to become of the packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,16 +106,16 @@ pub fn ensure(wanted: &Wanted<'_>, lock: &Lock, cache: &Cache) -> Result<PathBuf
 
 /// The digest of everything that the results depend on.
 fn inputs(wanted: &Wanted<'_>) -> Result<Digest, Fault> {
-    let mut text = format!("{RECIPE} {:?} {} {}\n", wanted.finish, wanted.epoch, wanted.set.closure());
+    let mut lines = vec![format!("{RECIPE} {:?} {} {}", wanted.finish, wanted.epoch, wanted.set.closure())];
     for dir in &wanted.overlays {
         for (name, path, mode) in overlay_files(dir)? {
-            text.push_str(&format!("{name} {mode:o} {}\n", contents(&path)?));
+            lines.push(format!("{name} {mode:o} {}", contents(&path)?));
         }
     }
     for (path, name, mode) in &wanted.files {
-        text.push_str(&format!("{name} {mode:o} {}\n", contents(path)?));
+        lines.push(format!("{name} {mode:o} {}", contents(path)?));
     }
-    Ok(Digest::of(text.as_bytes()))
+    Ok(Digest::of(lines.join("\n").as_bytes()))
 }
 
 /// The digest of a file's contents, or of where a symbolic link leads.

@@ -101,12 +101,21 @@ impl<W: Write> Write for Counted<W> {
 fn tar<W: Write>(root: &Path, epoch: u64, to: W) -> Result<(W, usize, u64), Fault> {
     let mut builder = tar::Builder::new(Counted(to, 0));
     let entries = walk(root, epoch)?;
+    // Without it the root directory would get whatever mode the reader thinks of.
+    let mut top = tar::Header::new_gnu();
+    top.set_entry_type(tar::EntryType::Directory);
+    top.set_mode(0o755);
+    top.set_mtime(epoch);
+    top.set_uid(0);
+    top.set_gid(0);
+    top.set_size(0);
+    builder.append_data(&mut top, "./", io::empty()).doing(|| "packing the root directory")?;
     for entry in &entries {
         append(&mut builder, root, entry).doing(|| format!("packing {}", entry.name))?;
     }
     let mut counted = builder.into_inner().doing(|| "ending the tar stream")?;
     counted.flush().doing(|| "writing the tar stream")?;
-    Ok((counted.0, entries.len(), counted.1))
+    Ok((counted.0, entries.len() + 1, counted.1))
 }
 
 fn append<W: Write>(builder: &mut tar::Builder<W>, root: &Path, entry: &Entry) -> io::Result<()> {

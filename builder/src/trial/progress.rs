@@ -51,13 +51,11 @@ impl Progress {
             Ok(line) => {
                 let Ok(event) = serde_json::from_str::<Event>(&line) else { return Seen::Nothing };
                 if self.terminal {
-                    self.draw(&event)
+                    self.draw(&event);
                 } else {
-                    tell(&event)
+                    tell(&event);
                 }
-                // While the machine starts, nobody there answers questions about the board.
-                let early = event.phase.starts_with("boot/");
-                if early || event.state == State::Progress { Seen::Nothing } else { Seen::Change }
+                if shows_on_board(&event) { Seen::Change } else { Seen::Nothing }
             }
             // The board is looked at now and then even where an event was lost.
             Err(RecvTimeoutError::Timeout) => Seen::Nothing,
@@ -109,6 +107,15 @@ impl Progress {
         }
         term::say(&format!("all nodes are up after {:.1} s", begun.elapsed().as_secs_f64()));
     }
+}
+
+/// Whether an event changes what the board says of a node being up. Asking for the board costs an emulated
+/// machine seconds, so it is not asked at every event.
+fn shows_on_board(event: &Event) -> bool {
+    let ended = matches!(event.state, State::Succeeded | State::Failed);
+    let of_node = event.phase.starts_with("node/");
+    let action = matches!(event.action.as_str(), "starting" | "adopting" | "running" | "installing");
+    ended && of_node && action
 }
 
 fn tell(event: &Event) {

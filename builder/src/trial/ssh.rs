@@ -62,20 +62,15 @@ pub fn prepare(dir: &Path, site: &Site) -> Result<Ways, Fault> {
 }
 
 fn render(ways: &[Way], key: &Path) -> String {
-    let mut text = String::new();
-    for way in ways {
-        text.push_str(&format!(
-            "Host {} {}\n  HostName 127.0.0.1\n  Port {}\n",
-            way.name, way.address, way.port
-        ));
-    }
+    let block =
+        |way: &Way| format!("Host {} {}\n  HostName 127.0.0.1\n  Port {}\n", way.name, way.address, way.port);
+    let blocks: String = ways.iter().map(block).collect();
     // Every trial makes its machines and their keys anew, so a known key would only be in the way.
-    text.push_str(&format!(
-        "Host *\n  User root\n  IdentityFile {}\n  IdentitiesOnly yes\n  StrictHostKeyChecking no\n  \
+    format!(
+        "{blocks}Host *\n  User root\n  IdentityFile {}\n  IdentitiesOnly yes\n  StrictHostKeyChecking no\n  \
          UserKnownHostsFile /dev/null\n  LogLevel ERROR\n  ConnectTimeout 10\n",
         key.display()
-    ));
-    text
+    )
 }
 
 impl Ways {

@@ -53,9 +53,9 @@ fn the_packet_filter_is_understood() {
             .args(["--user", "--map-root-user", "--net", "/usr/sbin/nft", "-c", "-f"])
             .arg(&path)
             .output();
-        let words = output.as_ref().map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
+        let words = output.as_ref().map_err(ToString::to_string).map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
         let missing = match &words {
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(error.clone()),
             Ok(words) if words.contains("failed to execute") || words.contains("Operation not") => {
                 Some(words.clone())
             }
