@@ -1,1 +1,192 @@
-//! The machine harness and the end-to-end scenarios.
+//! The machine harness: runs the built programs as their users do, and looks at what they leave.
+//!
+//! The scenarios are in `tests/`; `ci/test` builds the programs first and runs them one after the other.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The top of the source tree.
+pub fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is below the top").to_owned()
+}
+
+/// The `gatehouse` program that `ci/build` has built.
+///
+/// # Panics
+/// It was not built.
+pub fn gatehouse() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from);
+    let path = target.join("x86_64-unknown-linux-gnu/release/gatehouse");
+    assert!(path.is_file(), "{} is missing; run ci/build", path.display());
+    path
+}
+
+/// A copy of a template, so that locks and changes stay out of the source tree.
+pub fn site(template: &str, into: &Path) -> PathBuf {
+    let to = into.join(template);
+    let status = Command::new("cp")
+        .arg("-r")
+        .arg(top().join("site-templates").join(template))
+        .arg(&to)
+        .status()
+        .expect("cp starts");
+    assert!(status.success(), "copying the template {template}");
+    to
+}
+
+/// Whether a test can run: a missing program is a reason to skip on a workstation and a failure in CI.
+pub fn has(programs: &[&str]) -> bool {
+    let dirs = std::env::var("PATH").unwrap_or_default();
+    for program in programs {
+        let there = |dir: &str| Path::new(dir).join(program).is_file();
+        if !dirs.split(':').chain(["/usr/sbin", "/sbin"]).any(there) {
+            assert!(std::env::var_os("CI").is_none(), "{program} is missing; run ci/setup");
+            println!("skipped, because {program} is missing");
+            return false;
+        }
+    }
+    true
+}
+
+/// What a program printed and how it ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status; -1 where a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// Runs a program to its end.
+pub fn run(command: &mut Command) -> Ended {
+    let output = command.stdin(Stdio::null()).output().expect("the program starts");
+    Ended {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs `gatehouse` with some arguments.
+pub fn run_gatehouse(args: &[&str]) -> Ended {
+    run(Command::new(gatehouse()).args(args))
+}
+
+/// A running `gatehouse try`.
+#[derive(Debug)]
+pub struct Try {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    dir: PathBuf,
+    stdout: Option<Receiver<String>>,
+}
+
+impl Try {
+    /// Starts a trial with its state in a directory.
+    pub fn start(command: &mut Command, dir: &Path) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let lines = read(child.stderr.take().expect("piped"));
+        let stdout = Some(read(child.stdout.take().expect("piped")));
+        Self { child, lines, seen: Vec::new(), dir: dir.to_owned(), stdout }
+    }
+
+    /// Waits for a line that holds some text.
+    ///
+    /// # Panics
+    /// It does not come in time, or the trial ends before.
+    pub fn wait_for(&mut self, text: &str, at_most: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < at_most {
+            match self.lines.recv_timeout(Duration::from_secs(1)) {
+                Ok(line) => {
+                    println!("| {line}");
+                    let found = line.contains(text);
+                    self.seen.push(line);
+                    if found {
+                        return;
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => panic!("the trial ended before {text:?}"),
+            }
+        }
+        panic!("{text:?} did not come within {at_most:?}");
+    }
+
+    /// Whether a line with some text has been seen.
+    pub fn saw(&self, text: &str) -> bool {
+        self.seen.iter().any(|line| line.contains(text))
+    }
+
+    /// Runs a command on the host or a node.
+    pub fn ssh(&self, name: &str, command: &str) -> Ended {
+        let config = self.dir.join("ssh/config");
+        run(Command::new("ssh").arg("-F").arg(config).args(["-o", "BatchMode=yes", name, command]))
+    }
+
+    /// Kills the trial and all that belongs to it, as a power cut would.
+    pub fn kill(mut self) {
+        let agent = format!("trial --dir {}", self.dir.display());
+        // Under QEMU there is no such process: the emulator ends with `gatehouse try`.
+        let _ = Command::new("pkill").args(["-KILL", "-f", "--", &agent]).status();
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Presses Ctrl-C and waits for the end.
+    pub fn interrupt(self) -> Ended {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill starts").success());
+        self.end()
+    }
+
+    /// Waits for the end.
+    pub fn end(mut self) -> Ended {
+        let stdout: Vec<String> = self.stdout.take().into_iter().flatten().collect();
+        for line in &self.lines {
+            println!("| {line}");
+            self.seen.push(line);
+        }
+        let status: ExitStatus = self.child.wait().expect("it ends");
+        Ended { code: status.code().unwrap_or(-1), stdout: stdout.join("\n"), stderr: self.seen.join("\n") }
+    }
+}
+
+fn read(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// The object in the last line of a `--json` trial, checked to be a success with every node running.
+pub fn outcome(ended: &Ended) -> Value {
+    assert_eq!(ended.code, 0, "the trial failed:\n{}", ended.stderr);
+    let last = ended.stdout.lines().last().expect("there is a line");
+    let outcome: Value = serde_json::from_str(last).expect("it is JSON");
+    assert_eq!(outcome["result"], "ok");
+    for node in outcome["nodes"].as_array().expect("nodes") {
+        assert_eq!(node["state"], "running", "{node}");
+        assert!(node["install-seconds"].as_f64().expect("a figure") > 0.0, "{node}");
+        assert!(node["ssh"].as_str().expect("a text").starts_with("127.0.0.1:"), "{node}");
+    }
+    outcome
+}

@@ -198,8 +198,7 @@ pub fn round(bytes: u64) -> String {
     if bytes < 1 << 30 {
         return format!("{} MiB", bytes >> 20);
     }
-    let tenths = bytes / ((1 << 30) / 10);
-    format!("{}.{} GiB", tenths / 10, tenths % 10)
+    format!("{}.{} GiB", bytes >> 30, ((bytes % (1 << 30)) * 10) >> 30)
 }
 
 #[cfg(test)]

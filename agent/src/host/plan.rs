@@ -172,7 +172,6 @@ fn room(site: &Site, disk: &DiskFact, args: &KernelArgs) -> Result<Vec<Wanted>, 
     let needs = begin + root + depot + LEAST_STATE + vms;
     let Some(spare) = limit.checked_sub(needs) else {
         return Err(too_small(
-            site,
             disk,
             &[
                 ("the image", begin),
@@ -196,12 +195,11 @@ fn stores(site: &Site) -> u64 {
     (disks + disks / 50).next_multiple_of(MIB).max(LEAST_VMS)
 }
 
-fn too_small(site: &Site, disk: &DiskFact, parts: &[(&str, u64)]) -> Refusal {
+fn too_small(disk: &DiskFact, parts: &[(&str, u64)]) -> Refusal {
     let needs = parts.iter().map(|(_, bytes)| bytes).sum::<u64>() + MIB;
     let list = list(parts.iter().map(|(what, bytes)| format!("{what}: {}", round(*bytes))));
-    let nodes = site.nodes.len();
     let what = format!(
-        "the disk is too small: {} has {}, this site with its {nodes} nodes needs {}:{list}",
+        "the disk is too small: {} has {}, this site needs {}:{list}",
         disk.name,
         round(disk.bytes),
         round(needs)

@@ -44,7 +44,8 @@ fn text(path: &Path) -> Option<String> {
     let bytes = fs::read(path).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
-    (!text.is_empty()).then(|| text.to_owned())
+    // User Mode Linux's disks have this as their serial number.
+    (!text.is_empty() && text != "(null)").then(|| text.to_owned())
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -199,10 +200,10 @@ fn pci_path(device: &Path) -> Option<String> {
 
 /// Bytes of memory in the machine. Under a hypervisor /proc/meminfo tells only what this system got of it.
 fn memory(root: &Path, shared: bool) -> Option<u64> {
-    if shared {
-        return fs::read(root.join("sys/firmware/dmi/tables/DMI")).ok().and_then(|table| dmi_memory(&table));
-    }
-    meminfo(&text(&root.join("proc/meminfo"))?)
+    let modules =
+        fs::read(root.join("sys/firmware/dmi/tables/DMI")).ok().and_then(|table| dmi_memory(&table));
+    // What the kernel keeps for itself is missing there, so the modules go first.
+    modules.or_else(|| if shared { None } else { meminfo(&text(&root.join("proc/meminfo"))?) })
 }
 
 /// The memory modules in a DMI table: structures of type 17 (SMBIOS, section 7.18).
@@ -230,7 +231,7 @@ fn dmi_memory(mut table: &[u8]) -> Option<u64> {
     (total > 0).then_some(total)
 }
 
-/// What the machine has of memory that this kernel can use, and a part of what it has not.
+/// The memory that this kernel can give away.
 fn meminfo(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;

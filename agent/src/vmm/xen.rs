@@ -62,12 +62,15 @@ fn config(vm: &Vm<'_>, boot: Boot<'_>) -> String {
         .iter()
         .zip('a'..='z')
         .map(|(store, letter)| {
-            format!("\"format=raw,vdev=xvd{letter},access=rw,target={}\"", store.display())
+            format!(
+                "\"format=raw,vdev=xvd{letter},access=rw,script=gatehouse-block,target={}\"",
+                store.display()
+            )
         })
         .collect();
     format!(
         "name = \"{}\"\ntype = \"pv\"\nkernel = \"{kernel}\"\n{ramdisk}{extra}memory = {}\nvcpus = {}\n\
-         vif = [ \"mac={},bridge={}\" ]\ndisk = [ {} ]\n\
+         vif = [ \"mac={},bridge={},script=gatehouse-vif\" ]\ndisk = [ {} ]\n\
          on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n",
         vm.node.name,
         vm.node.memory.as_mib(),
@@ -188,8 +191,8 @@ mod tests {
         let mac = site.nodes[0].mac;
         let expected = format!(
             "name = \"node1\"\ntype = \"pv\"\nkernel = \"/k\"\nramdisk = \"/i\"\nextra = \"console=hvc0 quiet\"\n\
-             memory = 512\nvcpus = 1\nvif = [ \"mac={mac},bridge=gh0\" ]\n\
-             disk = [ \"format=raw,vdev=xvda,access=rw,target=/srv/d\" ]\n\
+             memory = 512\nvcpus = 1\nvif = [ \"mac={mac},bridge=gh0,script=gatehouse-vif\" ]\n\
+             disk = [ \"format=raw,vdev=xvda,access=rw,script=gatehouse-block,target=/srv/d\" ]\n\
              on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n"
         );
         assert_eq!(text, expected);

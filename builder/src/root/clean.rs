@@ -45,6 +45,10 @@ pub fn clean(root: &Path) -> Result<(), Fault> {
             remove(&root.join(dir).join(name))?;
         }
     }
+    // Says that caches are as new as /usr, so that systemd does not make them again at the first boot.
+    for stamp in ["etc/.updated", "var/.updated"] {
+        fs::write(root.join(stamp), "").doing(|| format!("writing /{stamp}"))?;
+    }
     let id = root.join("etc/machine-id");
     fs::write(&id, "").doing(|| "emptying machine-id")?;
     fs::set_permissions(&id, fs::Permissions::from_mode(0o444)).doing(|| "emptying machine-id")

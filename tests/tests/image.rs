@@ -1,0 +1,202 @@
+//! The image without a machine: the same bytes twice, what the field's own checkers say of it, and faults.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gatehouse_tests::{gatehouse, has, run, run_gatehouse, site};
+use serde_json::Value;
+
+fn cache() -> PathBuf {
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).expect("HOME is set");
+    base.join("gatehouse")
+}
+
+fn temp() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("gatehouse-image-").tempdir_in("/var/tmp").expect("a directory")
+}
+
+fn manifest(out: &Path) -> Value {
+    serde_json::from_slice(&fs::read(out.join("manifest.json")).expect("there is a manifest")).expect("JSON")
+}
+
+fn build(site: &Path, out: &Path, cache: &Path) {
+    let (site, out, cache) =
+        (site.display().to_string(), out.display().to_string(), cache.display().to_string());
+    let ended = run_gatehouse(&["build", &site, "-o", &out, "--cache", &cache]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+}
+
+/// Copies one partition out of an image.
+fn partition(image: &Path, manifest: &Value, name: &str, to: &Path) {
+    let parts = manifest["partitions"].as_array().expect("partitions");
+    let part = parts.iter().find(|part| part["name"] == name).expect("it is there");
+    let skip = format!("skip={}", part["offset"]);
+    let count = format!("count={}", part["length"]);
+    let (input, output) = (format!("if={}", image.display()), format!("of={}", to.display()));
+    let flags = ["bs=1M", "iflag=skip_bytes,count_bytes", "conv=sparse", "status=none"];
+    let ended = run(Command::new("dd").args([input, output, skip, count]).args(flags));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+}
+
+/// One image serves all checks: a second build of it from other surroundings, the oracles, what must not be in it.
+#[test]
+fn an_image_is_the_same_twice_and_right_in_every_part() {
+    if !has(&["sgdisk", "fsck.vfat", "fsck.erofs", "taskset", "tar", "zstd"]) {
+        return;
+    }
+    let temp = temp();
+    let first = site("minimal", temp.path());
+    let out = temp.path().join("out");
+    build(&first, &out, &cache());
+    let made = manifest(&out);
+    let image = out.join("gatehouse.img");
+
+    rebuilt_elsewhere(temp.path(), &first, &made);
+    let before = fs::metadata(&image).expect("there").modified().expect("a time");
+    build(&first, &out, &cache());
+    assert_eq!(fs::metadata(&image).expect("there").modified().expect("a time"), before, "written again");
+
+    let table = run(Command::new("sgdisk").arg("-v").arg(&image));
+    assert!(table.stdout.contains("No problems found"), "{}", table.stdout);
+    for (name, checker) in [
+        ("gh-esp", "fsck.vfat"),
+        ("gh-site", "fsck.vfat"),
+        ("gh-root-a", "fsck.erofs"),
+        ("gh-depot-a", "fsck.erofs"),
+    ] {
+        let part = temp.path().join(name);
+        partition(&image, &made, name, &part);
+        let mut command = Command::new(checker);
+        if checker == "fsck.vfat" {
+            command.arg("-n");
+        }
+        let ended = run(command.arg(&part));
+        assert_eq!(ended.code, 0, "{checker} of {name}: {} {}", ended.stdout, ended.stderr);
+    }
+    no_secret_in(&cache());
+}
+
+/// The same site and lock built from nothing, with other paths, umask, time zone, locale and one processor.
+fn rebuilt_elsewhere(temp: &Path, first: &Path, made: &Value) {
+    let other = temp.join("elsewhere/with a space");
+    fs::create_dir_all(other.join("cache")).expect("made");
+    let copied = |from: &Path, to: &Path| {
+        assert_eq!(run(Command::new("cp").arg("-r").arg(from).arg(to)).code, 0, "copying {}", from.display());
+    };
+    copied(first, &other.join("site"));
+    copied(&cache().join("deb"), &other.join("cache/deb"));
+    let script = "umask 077; exec taskset -c 0 \"$0\" build site -o out --cache cache";
+    let ended = run(Command::new("sh")
+        .args(["-c", script])
+        .arg(gatehouse())
+        .current_dir(&other)
+        .env("TZ", "Pacific/Auckland")
+        .env("LC_ALL", "C")
+        .env("SOURCE_DATE_EPOCH", "1"));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let again = manifest(&other.join("out"));
+    assert_eq!(again["partitions"], made["partitions"], "a partition differs");
+    assert_eq!(again["image"]["sha256"], made["image"]["sha256"]);
+}
+
+/// No key, token, identity or password hash in any root that went into an image.
+fn no_secret_in(cache: &Path) {
+    let mut looked = 0;
+    for entry in fs::read_dir(cache.join("root")).expect("there are roots").flatten() {
+        for (name, option) in [("root.tar", ""), ("layer.tar.zst", "--zstd")] {
+            let path = entry.path().join(name);
+            if !path.exists() {
+                continue;
+            }
+            let tar = |what: &str, member: &str| {
+                let mut command = Command::new("tar");
+                command.args([what, "--file"]).arg(&path).args(option.split_whitespace());
+                run(command.args(member.split_whitespace()))
+            };
+            let names = tar("--list", "").stdout;
+            assert!(names.contains("etc/ssh/"), "{} has no sshd", path.display());
+            for bad in ["ssh_host_", "random-seed", "passport.json", "/authority/"] {
+                assert!(!names.lines().any(|line| line.contains(bad)), "{bad} in {}", path.display());
+            }
+            assert_eq!(tar("--extract", "--to-stdout etc/machine-id").stdout, "", "a machine id");
+            let shadow = tar("--extract", "--to-stdout etc/shadow").stdout;
+            assert!(shadow.starts_with("root:"), "{shadow}");
+            assert!(!shadow.contains('$'), "a password hash in {}", path.display());
+            looked += 1;
+        }
+    }
+    assert!(looked >= 2, "host and node were not looked at");
+}
+
+#[test]
+fn faults_say_what_to_do_and_leave_nothing_half_written() {
+    let temp = temp();
+    let site = site("minimal", temp.path());
+    let toml = site.join("site.toml");
+    let right = fs::read_to_string(&toml).expect("there");
+    let name = site.display().to_string();
+
+    fs::write(&toml, right.replace("10.0.2.21", "10.9.9.9")).expect("written");
+    let wrong = run_gatehouse(&["check", &name]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.stderr.contains("site.toml:") && wrong.stderr.contains("10.9.9.9"), "{}", wrong.stderr);
+
+    let dead = "[packages]\nmirror = \"http://127.0.0.1:9/debian\"\n";
+    fs::write(&toml, right.replace("[packages]\n", dead)).expect("written");
+    let away = run_gatehouse(&["lock", &name, "--cache", &temp.path().join("cache").display().to_string()]);
+    assert_eq!(away.code, 1);
+    assert!(away.stderr.contains("help: check that the mirror can be reached"), "{}", away.stderr);
+    assert!(!site.join("site.lock").exists(), "half a lock was written");
+    fs::write(&toml, right).expect("written");
+
+    let used = temp.path().join("used");
+    fs::create_dir(&used).expect("made");
+    fs::write(used.join("letter"), "keep me").expect("written");
+    let refused = run_gatehouse(&["try", &name, "--vmm", "uml", "--dir", &used.display().to_string()]);
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    assert_eq!(fs::read_to_string(used.join("letter")).expect("still there"), "keep me");
+}
+
+#[test]
+fn a_damaged_package_is_fetched_again_and_a_full_disk_leaves_no_image() {
+    if !has(&["unshare", "mount"]) {
+        return;
+    }
+    let temp = temp();
+    let site = site("minimal", temp.path());
+    build(&site, &temp.path().join("out"), &cache());
+
+    let mut debs: Vec<_> =
+        fs::read_dir(cache().join("deb")).expect("there").flatten().map(|e| e.path()).collect();
+    debs.sort();
+    let lock = fs::read_to_string(site.join("site.lock")).expect("locked");
+    let of_site = |path: &&PathBuf| lock.contains(path.file_name().and_then(|n| n.to_str()).unwrap_or("-"));
+    let victim = debs.iter().find(of_site).expect("one of them is the site's");
+    let whole = fs::read(victim).expect("there");
+    let mut bytes = whole.clone();
+    bytes[whole.len() / 2] ^= 1;
+    fs::write(victim, &bytes).expect("damaged");
+    let name = site.display().to_string();
+    let mended = run_gatehouse(&["build", &name, "-o", &temp.path().join("out").display().to_string()]);
+    assert_eq!(mended.code, 0, "{}", mended.stderr);
+    assert!(mended.stderr.contains("is damaged; fetching it again"), "{}", mended.stderr);
+    assert!(fs::read(victim).expect("there") == whole, "the cache holds other bytes");
+
+    let small = temp.path().join("small");
+    fs::create_dir(&small).expect("made");
+    fs::set_permissions(&small, fs::Permissions::from_mode(0o777)).expect("set");
+    let script = "mount -t tmpfs -o size=64m none \"$2\" && \"$0\" build \"$1\" -o \"$2/out\"; code=$?; \
+                  ls \"$2/out\"; exit $code";
+    let full = run(Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "--keep-caps", "sh", "-c", script])
+        .arg(gatehouse())
+        .arg(&site)
+        .arg(&small));
+    assert_eq!(full.code, 1, "{}", full.stderr);
+    assert!(full.stderr.contains("No space left on device"), "{}", full.stderr);
+    assert!(full.stderr.contains("help: the image takes"), "{}", full.stderr);
+    assert_eq!(full.stdout, "", "something half-written was left");
+}
