@@ -33,7 +33,7 @@ fn the_image_installs_its_site_through_a_power_cut_and_boots_again() {
 
     let mut machine = trial(&site, &dir, &["--resume"]);
     machine.wait_for("running; log in", BOOT);
-    assert!(!machine.saw("adding partitions to vda: 6 gh-root-b (512 MiB), 7 gh-depot-b (320 MiB), 8 gh-state (4.0 GiB), 9 gh-vms (17.8 GiB) started"), "what was finished was done again");
+    assert!(!machine.saw("gh-vms (17.8 GiB) started"), "what was finished was done again");
 
     let host =
         machine.ssh("minimal", "findmnt -no FSTYPE / /etc /srv/vms /depot | tr '\\n' ' '; xl list | wc -l");
@@ -53,6 +53,10 @@ fn the_image_installs_its_site_through_a_power_cut_and_boots_again() {
     assert!(secrets.stdout.ends_with("700\n"), "{secrets:?}");
     outcome(&machine.interrupt());
 
+    // The boot above was already the second of this disk; a third shows that an installed node is only started.
+    if std::env::var_os("GATEHOUSE_FULL").is_none() {
+        return;
+    }
     let again = trial(&site, &dir, &["--resume", "--exit"]).end();
     outcome(&again);
     assert!(!again.stderr.contains("installing started"), "an installed node was installed again");

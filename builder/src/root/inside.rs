@@ -85,16 +85,16 @@ fn mount_system(root: &Path) -> Result<(), Fault> {
         mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .doing(|| format!("binding {from} to {}", to.display()))
     };
-    let fresh = |kind: &str, to: &Path| {
+    let fresh = |kind: &str, to: &Path, options: Option<&str>| {
         fs::create_dir_all(to).doing(|| format!("making {}", to.display()))?;
-        mount(Some(kind), to, Some(kind), MsFlags::empty(), None::<&str>)
+        mount(Some(kind), to, Some(kind), MsFlags::empty(), options)
             .doing(|| format!("mounting {kind} on {}", to.display()))
     };
-    fresh("proc", &root.join("proc"))?;
-    for dir in ["run", "tmp", "dev"] {
-        fresh("tmpfs", &root.join(dir))?;
+    fresh("proc", &root.join("proc"), None)?;
+    // In a sticky directory that everyone may write, the kernel lets nobody open another's device for creating.
+    for (dir, mode) in [("run", "mode=0755"), ("tmp", "mode=1777"), ("dev", "mode=0755")] {
+        fresh("tmpfs", &root.join(dir), Some(mode))?;
     }
-    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
     for name in DEVICES {
         let at = root.join("dev").join(name);
         fs::write(&at, "").doing(|| format!("making {}", at.display()))?;
