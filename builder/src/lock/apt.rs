@@ -1,12 +1,14 @@
 //! apt as the solver: lists, cache and status of its own; the machine's apt state is neither read nor changed.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use gatehouse_model::{Doing as _, Fault, LockedPackage, Site};
 
 use super::Archives;
+use nix::fcntl::{Flock, FlockArg};
+
 use crate::cache::Cache;
 use crate::tool;
 
@@ -16,6 +18,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// A solver with its indices loaded.
 #[derive(Debug)]
 pub struct Solver {
+    /// Keeps other builders out of these directories; apt would not wait for them.
+    _held: Flock<File>,
     options: Vec<String>,
     archives: Archives,
 }
@@ -36,11 +40,19 @@ impl Solver {
             fs::write(&path, text).doing(|| format!("writing {}", path.display()))?;
             Ok(path)
         };
+        let held =
+            File::create(dir.join("lock")).doing(|| format!("opening {}", dir.join("lock").display()))?;
+        let held = Flock::lock(held, FlockArg::LockExclusive)
+            .map_err(|(_, error)| error)
+            .doing(|| format!("waiting for {}", dir.display()))?;
         let sources = write("gatehouse.sources", &sources(site, archives))?;
         let status = write("status", "")?;
         let conf = write("apt.conf", &configuration(&dir, &sources, &status))?;
-        let solver =
-            Self { options: vec!["-c".to_owned(), conf.display().to_string()], archives: archives.clone() };
+        let solver = Self {
+            _held: held,
+            options: vec!["-c".to_owned(), conf.display().to_string()],
+            archives: archives.clone(),
+        };
         solver.apt("apt-get", &["update"]).map_err(|fault| {
             fault.help("check that the mirror can be reached, or use --archive DIR with an exported archive")
         })?;

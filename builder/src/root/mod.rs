@@ -100,7 +100,13 @@ pub fn ensure(wanted: &Wanted<'_>, lock: &Lock, cache: &Cache) -> Result<PathBuf
     namespace::run(&spec, &out.join("spec.json"), &bar).doing(|| format!("building root {name}"))?;
     bar.finish();
     fs::remove_file(out.join("spec.json")).doing(|| "removing the build's specification")?;
-    settle(&out, &done)?;
+    match settle(&out, &done) {
+        // Another build was faster with the same root: the same inputs gave the same bytes.
+        Err(_) if done.is_dir() => {
+            fs::remove_dir_all(&out).doing(|| format!("removing {}", out.display()))?
+        }
+        settled => settled?,
+    }
     Ok(done)
 }
 
