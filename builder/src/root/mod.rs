@@ -103,7 +103,7 @@ pub fn ensure(wanted: &Wanted<'_>, lock: &Lock, cache: &Cache) -> Result<PathBuf
     match settle(&out, &done) {
         // Another build was faster with the same root: the same inputs gave the same bytes.
         Err(_) if done.is_dir() => {
-            fs::remove_dir_all(&out).doing(|| format!("removing {}", out.display()))?
+            fs::remove_dir_all(&out).doing(|| format!("removing {}", out.display()))?;
         }
         settled => settled?,
     }
