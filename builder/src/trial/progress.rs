@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use gatehouse_model::{Doing as _, Event, Fault, State};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::{Board, ssh};
 use crate::term;
@@ -129,19 +130,16 @@ fn tell(event: &Event) {
     term::say(format!("{}: {} {state}{percent} {}", event.phase, event.action, event.message).trim_end());
 }
 
-/// Ctrl-C and SIGTERM from now on, instead of their ending this process. Called after the machine was
-/// started, which must not inherit the blocked signals.
+/// Ctrl-C and SIGTERM from now on, instead of their ending this process. A handler, not a blocked signal: a thread
+/// that was there before would not have it blocked, and a program started later would inherit it.
 ///
 /// # Errors
-/// The signals cannot be blocked.
+/// The handler cannot be set.
 pub fn interrupts() -> Result<Receiver<()>, Fault> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block().doing(|| "blocking Ctrl-C")?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).doing(|| "waiting for Ctrl-C")?;
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
-        while signals.wait().is_ok() {
+        for _ in signals.forever() {
             if sender.send(()).is_err() {
                 break;
             }
