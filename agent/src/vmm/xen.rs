@@ -1,8 +1,10 @@
 //! Xen through `xl`: paravirtual nodes, started by PV-GRUB from their own disks.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gatehouse_model::site::VmmKind;
@@ -19,16 +21,56 @@ const PV_GRUB: &str = "/usr/lib/grub-xen/grub-x86_64-xen.bin";
 /// libxl's scripts give a device 40 s to go away; after that nothing more is to be hoped for.
 const LONGEST_CLEARING: Duration = Duration::from_secs(60);
 
+/// How old an answer of `xl list` may be for those who only watch. Every node's thread asks each second, and
+/// starting a program takes an emulated machine a tenth of one.
+const STALE: Duration = Duration::from_millis(1500);
+
+/// The domains that Xen knows, by name.
+type Domains = BTreeMap<String, Power>;
+
 /// The driver.
 #[derive(Debug)]
 pub struct Xen {
     paths: Paths,
+    seen: Mutex<Option<(Instant, Domains)>>,
 }
 
 impl Xen {
     /// A driver for nodes below these paths.
     pub fn new(paths: Paths) -> Self {
-        Self { paths }
+        Self { paths, seen: Mutex::new(None) }
+    }
+
+    /// The domains as they were at most so long ago.
+    fn domains(&self, stale: Duration) -> Result<Domains, Fault> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, domains)) = seen.as_ref()
+            && when.elapsed() < stale
+        {
+            return Ok(domains.clone());
+        }
+        let domains = read_list(&tool::run("xl", &["list"])?);
+        *seen = Some((Instant::now(), domains.clone()));
+        Ok(domains)
+    }
+
+    fn power_now(&self, node: &NodeName) -> Result<Power, Fault> {
+        Ok(self.domains(Duration::ZERO)?.get(node.as_str()).copied().unwrap_or(Power::Off))
+    }
+
+    /// Removes what is left of a domain that has ended: its name cannot be used again before. xl's own monitor
+    /// does the same, so either may come first.
+    fn clear(&self, node: &NodeName) -> Result<(), Fault> {
+        let begun = Instant::now();
+        while self.domains(Duration::ZERO)?.contains_key(node.as_str()) {
+            if begun.elapsed() > LONGEST_CLEARING {
+                return Err(Fault::new(format!("what is left of the domain {node} does not go away")));
+            }
+            // Fails where the monitor was faster.
+            let _ = tool::run("xl", &["destroy", node.as_str()]);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        Ok(())
     }
 
     /// Reads a node's console in a process of its own, which ends with the node.
@@ -104,10 +146,10 @@ impl Vmm for Xen {
     }
 
     fn start(&self, launch: &Launch) -> Result<(), Fault> {
-        if self.power(&launch.node)? == Power::On {
+        if self.power_now(&launch.node)? == Power::On {
             return Ok(());
         }
-        clear(&launch.node)?;
+        self.clear(&launch.node)?;
         if let Some((path, text)) = &launch.config {
             fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).doing(|| "making conf/")?;
             fs::write(path, text).doing(|| format!("writing {}", path.display()))?;
@@ -118,56 +160,40 @@ impl Vmm for Xen {
         self.keep_console(&launch.node)?;
         // Time for the console's reader to be there.
         std::thread::sleep(Duration::from_millis(500));
-        tool::run("xl", &["unpause", launch.node.as_str()]).map(drop)
+        tool::run("xl", &["unpause", launch.node.as_str()])?;
+        // Whoever watches must not be told what was before.
+        self.power_now(&launch.node).map(drop)
     }
 
     fn power(&self, node: &NodeName) -> Result<Power, Fault> {
-        // A domain that has ended but is not yet gone ("--ps--") is off: it never runs again.
-        Ok(listed(node)?.map_or(Power::Off, |text| power_of(&text)))
+        Ok(self.domains(STALE)?.get(node.as_str()).copied().unwrap_or(Power::Off))
     }
 
     fn stop(&self, node: &NodeName, grace: Duration) -> Result<(), Fault> {
-        if !grace.is_zero() && self.power(node)? == Power::On {
+        if !grace.is_zero() && self.power_now(node)? == Power::On {
             // A node that does not listen is ended below.
             let _ = tool::run("xl", &["shutdown", node.as_str()]);
             let begun = Instant::now();
-            while begun.elapsed() < grace && self.power(node)? == Power::On {
+            while begun.elapsed() < grace && self.power_now(node)? == Power::On {
                 std::thread::sleep(Duration::from_millis(500));
             }
         }
         // Also removes what is left of a domain that ended by itself.
         let destroyed = tool::run("xl", &["destroy", node.as_str()]);
-        if self.power(node)? == Power::On { destroyed.map(drop) } else { Ok(()) }
+        if self.power_now(node)? == Power::On { destroyed.map(drop) } else { Ok(()) }
     }
 }
 
-/// What `xl list` says of a node; none if Xen does not know it.
-fn listed(node: &NodeName) -> Result<Option<String>, Fault> {
-    let mut command = Command::new("xl");
-    let output =
-        command.args(["list", node.as_str()]).stdin(Stdio::null()).output().doing(|| "starting xl")?;
-    Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
-}
-
-/// Removes what is left of a domain that has ended: its name cannot be used again before. xl's own monitor
-/// does the same, so either may come first.
-fn clear(node: &NodeName) -> Result<(), Fault> {
-    let begun = Instant::now();
-    while listed(node)?.is_some() {
-        if begun.elapsed() > LONGEST_CLEARING {
-            return Err(Fault::new(format!("what is left of the domain {node} does not go away")));
-        }
-        // Fails where the monitor was faster.
-        let _ = tool::run("xl", &["destroy", node.as_str()]);
-        std::thread::sleep(Duration::from_millis(300));
-    }
-    Ok(())
-}
-
-/// The state in the last line of `xl list NODE`: `name id memory vcpus state time`.
-fn power_of(text: &str) -> Power {
-    let state = text.lines().last().and_then(|line| line.split_whitespace().nth(4)).unwrap_or_default();
-    if state.contains('s') || state.contains('d') { Power::Off } else { Power::On }
+/// Reads `xl list`: a heading, then `name id memory vcpus state time` for each domain. One that has ended but is
+/// not yet gone (`--ps--`) is off: it never runs again.
+fn read_list(text: &str) -> Domains {
+    let domain = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (name, state) = (words.next()?, words.nth(3)?);
+        let power = if state.contains('s') || state.contains('d') { Power::Off } else { Power::On };
+        Some((name.to_owned(), power))
+    };
+    text.lines().skip(1).filter_map(domain).collect()
 }
 
 #[cfg(test)]
@@ -176,10 +202,13 @@ mod tests {
 
     #[test]
     fn a_domain_that_has_ended_is_off() {
-        let head = "Name        ID   Mem VCPUs\tState\tTime(s)\n";
-        assert_eq!(power_of(&format!("{head}node1   3   512     1     -b----      12.3\n")), Power::On);
-        assert_eq!(power_of(&format!("{head}node1   3   512     1     r-----      12.3\n")), Power::On);
-        assert_eq!(power_of(&format!("{head}node1   3     0     1     --ps--      12.3\n")), Power::Off);
+        let list = "Name        ID   Mem VCPUs\tState\tTime(s)\n\
+                    Domain-0     0  1024     2     r-----     100.0\n\
+                    ce           3   512     1     -b----      12.3\n\
+                    se           4     0     1     --ps--      12.3\n";
+        let found: Vec<_> = read_list(list).into_iter().collect();
+        let named = |name: &str, power| (name.to_owned(), power);
+        assert_eq!(found, [named("Domain-0", Power::On), named("ce", Power::On), named("se", Power::Off)]);
     }
 
     #[test]

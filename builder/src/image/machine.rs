@@ -9,19 +9,21 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use gatehouse_disk::{Window, replace_fat};
-use gatehouse_model::{Doing as _, Fault, ImageManifest, Refusal, Site};
+use gatehouse_disk::replace_fat;
+use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 
-use super::{Fleeting, IMAGE, build, console, layout, site_part};
+use super::kvm::{self, Accelerator};
+use super::{Fleeting, IMAGE, build, console, layout, site_part, window};
 use crate::cache::settle;
-use crate::commands::Prepared;
 use crate::site_dir::SiteDir;
 use crate::term;
 use crate::tool;
+use crate::trial::source::{Given, Source};
 use crate::trial::ssh::Ways;
 use crate::trial::{Machine, Stop};
 
-const QEMU: &str = "qemu-system-x86_64";
+/// The program.
+pub const QEMU: &str = "qemu-system-x86_64";
 /// The least that a trial's disk has; it is sparse.
 const DISK: u64 = 24 << 30;
 /// What Xen, slot B and state take of it, beside the image and the nodes' disks.
@@ -35,45 +37,45 @@ const MAC: &str = "52:54:00:12:34:56";
 ///
 /// # Errors
 /// Whatever building ends with; QEMU is missing or does not start.
-pub fn try_image(prepared: &Prepared, dir: &Path, site: &Path, ways: &Ways) -> Result<Machine, Fault> {
+pub fn try_image(source: &Source, dir: &Path, site: &Path, ways: &Ways) -> Result<Machine, Fault> {
     tool::run(QEMU, &["--version"]).map_err(|fault| fault.help("install qemu-system-x86"))?;
     let tried = SiteDir::open(site)?;
     let described = tried.site()?;
     let disk = dir.join("disk.img");
     if !disk.exists() {
-        let out = dir.join("out");
-        let manifest = build(prepared, &out)?;
-        let files = site_part::files(&tried, &described, &prepared.lock)?;
-        make_disk(&out, &manifest, &described, files, &disk)?;
+        let out = match &source.given {
+            Given::Directory(prepared) => {
+                let out = dir.join("out");
+                build(prepared, &out)?;
+                out
+            }
+            Given::Image(out) => out.clone(),
+        };
+        let files = site_part::files(&tried, &described, &source.lock)?;
+        make_disk(&out.join(IMAGE), &described, files, &disk)?;
     }
     start(&described, dir, &disk, ways)
 }
 
 /// Copies the image onto a larger disk and puts the trial's site directory into it.
-fn make_disk(
-    out: &Path,
-    manifest: &ImageManifest,
-    site: &Site,
-    files: Vec<site_part::Content>,
-    disk: &Path,
-) -> Result<(), Fault> {
+fn make_disk(image: &Path, site: &Site, files: Vec<site_part::Content>, disk: &Path) -> Result<(), Fault> {
     let partial = Fleeting(disk.with_extension("partial"));
-    let (from, to) = (out.join(IMAGE).display().to_string(), partial.0.display().to_string());
+    let (from, to) = (image.display().to_string(), partial.0.display().to_string());
     tool::run("cp", &["--reflink=auto", "--sparse=always", &from, &to]).doing(|| "copying the image")?;
-    let file =
+    let mut file =
         OpenOptions::new().read(true).write(true).open(&partial.0).doing(|| format!("opening {to}"))?;
+    let size = file.metadata().doing(|| format!("reading {to}"))?.len();
     let nodes: u64 = site.nodes.iter().map(|node| node.disk.as_bytes()).sum();
-    let bytes = DISK.max(manifest.image.size * 2 + nodes + nodes / 10 + DISK_EXTRA).next_multiple_of(1 << 30);
+    let bytes = DISK.max(size * 2 + nodes + nodes / 10 + DISK_EXTRA).next_multiple_of(1 << 30);
     file.set_len(bytes).doing(|| format!("making {to} larger"))?;
-    let part = manifest.partitions.iter().find(|part| part.name == layout::SITE);
-    let part = part.ok_or_else(|| Fault::new(format!("the image has no partition {}", layout::SITE)))?;
-    let mut window = Window::new(&file, layout::SITE, part.offset, part.length);
+    let mut window = window(&mut file, layout::SITE)?;
     replace_fat(&mut window, site.epoch, site_part::fat_files(files)).doing(|| "writing the trial's site")?;
     settle(&partial.0, disk)
 }
 
 fn start(site: &Site, dir: &Path, disk: &Path, ways: &Ways) -> Result<Machine, Fault> {
-    term::say("emulating the machine; /dev/kvm is not used, because it can be there and not work");
+    let (accelerator, why) = kvm::choose(disk, dir)?;
+    term::say(&why);
     let log = dir.join("console.log");
     File::create(&log).doing(|| format!("making {}", log.display()))?;
     let said = dir.join("qemu.log");
@@ -81,7 +83,10 @@ fn start(site: &Site, dir: &Path, disk: &Path, ways: &Ways) -> Result<Machine, F
     let mut command = Command::new("setpriv");
     // The emulator ends with this process however that ends, and hears of Ctrl-C from it alone. Its standard
     // input stays open: at its end the guest would be told that nobody reads its events.
-    command.args(["--pdeathsig", "KILL", QEMU]).args(arguments(site, dir, disk, ways)?).process_group(0);
+    command
+        .args(["--pdeathsig", "KILL", QEMU])
+        .args(arguments(site, dir, disk, ways, accelerator)?)
+        .process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said);
     let mut child = command.spawn().doing(|| format!("starting {QEMU}"))?;
     let stdout = child.stdout.take().ok_or_else(|| Fault::new("the emulator has no standard output"))?;
@@ -96,19 +101,29 @@ fn start(site: &Site, dir: &Path, disk: &Path, ways: &Ways) -> Result<Machine, F
     Ok(Machine::new(child, Box::new(BufReader::new(events)), status, stop))
 }
 
-/// QEMU's arguments. The processor is the plain `qemu64` (Xen's first guest dies at once under `max`), with `rdrand`:
+/// QEMU's arguments. Emulated, the processor is the plain `qemu64` (Xen's first guest dies at once under `max`), with `rdrand`:
 /// without it the first random number took two minutes to come. A reset ends
 /// the emulator, so that a crash is seen and not repeated for ever.
-fn arguments(site: &Site, dir: &Path, disk: &Path, ways: &Ways) -> Result<Vec<String>, Fault> {
+fn arguments(
+    site: &Site,
+    dir: &Path,
+    disk: &Path,
+    ways: &Ways,
+    accelerator: Accelerator,
+) -> Result<Vec<String>, Fault> {
     let nodes: u64 = site.nodes.iter().map(|node| node.memory.as_bytes()).sum();
     let memory = (site.host.memory.as_bytes() + nodes + MEMORY_EXTRA) >> 20;
     let mac = site.network.nic.mac.as_ref().map_or_else(|| MAC.to_owned(), ToString::to_string);
     let file = |name: &str| quoted(&dir.join(name));
+    let (accel, cpu) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg,thread=multi", "qemu64,+rdrand"),
+    };
     let words = [
         ("-name", format!("gatehouse-try-{}", site.name)),
-        ("-accel", "tcg,thread=multi".to_owned()),
+        ("-accel", accel.to_owned()),
         ("-machine", "pc".to_owned()),
-        ("-cpu", "qemu64,+rdrand".to_owned()),
+        ("-cpu", cpu.to_owned()),
         ("-smp", "2".to_owned()),
         ("-m", format!("{memory}M")),
         ("-display", "none".to_owned()),

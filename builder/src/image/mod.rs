@@ -5,6 +5,7 @@ mod assemble;
 mod boot;
 mod console;
 mod erofs;
+mod kvm;
 mod layout;
 mod machine;
 mod parts;
@@ -13,7 +14,7 @@ mod site_part;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use gatehouse_disk::{FatLimits, Window, read_fat};
+use gatehouse_disk::{FatLimits, Window, read_fat, read_table};
 use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageManifest};
 use nix::fcntl::{Flock, FlockArg};
 
@@ -24,13 +25,14 @@ use layout::Layout;
 use parts::Parts;
 
 pub use machine::try_image;
+pub use site_part::{BOOT, Content, LOCK};
 
 /// Changes whenever this code makes another image of the same inputs.
 const RECIPE: &str = "1";
 /// The version of the builder, which ids in an image derive from.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The image's file name.
-const IMAGE: &str = "gatehouse.img";
+pub const IMAGE: &str = "gatehouse.img";
 const MANIFEST: &str = "manifest.json";
 const SUMS: &str = "SHA256SUMS";
 /// The size of a sector; disks that count in other sizes are installed to, never booted as this image.
@@ -77,13 +79,31 @@ fn finished(out: &Path, parts: &Parts, site: &[site_part::Content]) -> Option<Im
         return None;
     }
     let path = out.join(&manifest.image.path);
-    let part = manifest.partitions.iter().find(|part| part.name == layout::SITE)?;
-    let window = Window::new(File::open(&path).ok()?, layout::SITE, part.offset, part.length);
-    if read_fat(window, FatLimits::default()).ok()? != site {
+    if site_of(&path).ok()? != site {
         return None;
     }
     let (sha256, bytes) = digest_file(&path).ok()?;
     (manifest.image == FileRef { path: IMAGE.to_owned(), size: bytes, sha256 }).then_some(manifest)
+}
+
+/// The files in an image's or disk's site partition, sorted by path.
+///
+/// # Errors
+/// It cannot be read, or is no image.
+pub fn site_of(image: &Path) -> Result<Vec<site_part::Content>, Fault> {
+    let mut file = File::open(image).doing(|| format!("opening {}", image.display()))?;
+    let window = window(&mut file, layout::SITE)?;
+    read_fat(window, FatLimits::default())
+        .doing(|| format!("reading {} of {}", layout::SITE, image.display()))
+}
+
+/// A partition of an image or of a disk made from it.
+fn window<'a>(file: &'a mut File, name: &str) -> Result<Window<&'a mut File>, Fault> {
+    let table = read_table(file, SECTOR)?;
+    let part = table.iter().flat_map(|table| &table.parts).find(|part| part.name == name);
+    let part = part.ok_or_else(|| Fault::new(format!("there is no partition {name}")))?;
+    let (start, bytes) = (part.start(SECTOR), part.bytes(SECTOR));
+    Ok(Window::new(file, name, start, bytes))
 }
 
 fn write(

@@ -8,8 +8,9 @@ use gatehouse_model::{Doing as _, Fault, Lock, Problem, Site};
 use crate::site_dir::SiteDir;
 
 /// Read by GRUB, which understands no TOML.
-const BOOT: &str = "boot.cfg";
-const LOCK: &str = "site.lock";
+pub const BOOT: &str = "boot.cfg";
+/// The lock beside the site directory.
+pub const LOCK: &str = "site.lock";
 
 /// A file: its path and what is in it.
 pub type Content = (String, Vec<u8>);

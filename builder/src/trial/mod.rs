@@ -1,7 +1,9 @@
 //! `gatehouse try`: runs a site on this machine, shows its progress until every node is up, then leaves it
 //! running with forwarded ports, or stops it.
 
+mod phases;
 mod progress;
+pub mod source;
 pub mod ssh;
 mod uml;
 
@@ -13,13 +15,13 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use gatehouse_model::site::{InstallTo, SiteFile, VmmKind};
-use gatehouse_model::{Doing as _, Fault, Refusal};
+use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{Global, Try};
-use crate::commands::{Prepared, prepare};
 use crate::term;
 use progress::{Progress, Seen};
+use source::{Given, Source};
 
 /// A file that marks a directory as a trial's, which may be emptied.
 const MARK: &str = ".gatehouse-trial";
@@ -95,21 +97,25 @@ struct NodeOutcome {
 /// # Errors
 /// Whatever building ends with; a node that fails; the time limit.
 pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
-    let prepared = prepare(global, &args.site)?;
-    let vmm = args.vmm.map_or(prepared.site.host.vmm, VmmKind::from);
-    let dir = open_dir(args, &prepared, vmm)?;
-    let ways = ssh::prepare(&dir, &prepared.site)?;
-    let site = trial_site(&prepared, &dir, vmm, &ways)?;
-    let begun = Instant::now();
-    let mut machine = match vmm {
-        VmmKind::Uml => uml::start(&prepared, &dir, &site, &ways)?,
-        VmmKind::Xen => crate::image::try_image(&prepared, &dir, &site, &ways)?,
-        VmmKind::Kvm => {
+    let source = Source::open(global, &args.site)?;
+    let vmm = args.vmm.map_or(source.site.host.vmm, VmmKind::from);
+    let dir = open_dir(args, &source.site, vmm)?;
+    let ways = ssh::prepare(&dir, &source.site)?;
+    let site = trial_site(&source, &dir, vmm, &ways)?;
+    let mut machine = match (vmm, &source.given) {
+        (VmmKind::Uml, Given::Directory(prepared)) => uml::start(prepared, &dir, &site, &ways)?,
+        (VmmKind::Uml, Given::Image(_)) => {
+            let what = "an image holds a host for Xen, which User Mode Linux does not start";
+            return Err(Refusal::new(what, "name the site directory, or leave out --vmm uml").into());
+        }
+        (VmmKind::Xen, _) => crate::image::try_image(&source, &dir, &site, &ways)?,
+        (VmmKind::Kvm, _) => {
             return Err(
                 Refusal::new("a trial with vmm kvm is not there yet", "use --vmm uml or --vmm xen").into()
             );
         }
     };
+    let begun = Instant::now();
     let interrupted = progress::interrupts()?;
     let result = watch(&mut machine, args, begun, &ways, &interrupted);
     let stopped =
@@ -125,10 +131,10 @@ pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
 }
 
 /// The trial's directory: emptied, unless the last trial is to go on.
-fn open_dir(args: &Try, prepared: &Prepared, vmm: VmmKind) -> Result<PathBuf, Fault> {
+fn open_dir(args: &Try, site: &Site, vmm: VmmKind) -> Result<PathBuf, Fault> {
     let uid = nix::unistd::geteuid();
     let dir = args.dir.clone().unwrap_or_else(|| {
-        PathBuf::from(format!("/var/tmp/gatehouse-{uid}")).join(format!("{}-{vmm}", prepared.site.name))
+        PathBuf::from(format!("/var/tmp/gatehouse-{uid}")).join(format!("{}-{vmm}", site.name))
     });
     let empty = fs::read_dir(&dir).map_or(true, |mut entries| entries.next().is_none());
     if !empty && !dir.join(MARK).exists() {
@@ -145,16 +151,22 @@ fn open_dir(args: &Try, prepared: &Prepared, vmm: VmmKind) -> Result<PathBuf, Fa
 
 /// The site as it is tried: a copy that lets the trial's key in, installs to the disk it boots from, and
 /// runs its nodes under the vmm of the trial.
-fn trial_site(prepared: &Prepared, dir: &Path, vmm: VmmKind, ways: &ssh::Ways) -> Result<PathBuf, Fault> {
+fn trial_site(source: &Source, dir: &Path, vmm: VmmKind, ways: &ssh::Ways) -> Result<PathBuf, Fault> {
     let to = dir.join("site");
-    for (name, path) in prepared.dir.files()? {
-        let to = to.join(&name);
+    let lock = (crate::image::LOCK.to_owned(), source.lock.to_text().into_bytes());
+    for (name, bytes) in source.files.iter().chain([&lock]) {
+        let to = to.join(name);
         fs::create_dir_all(to.parent().unwrap_or(dir)).doing(|| format!("making {}", to.display()))?;
-        fs::copy(&path, &to).doing(|| format!("writing {}", to.display()))?;
+        fs::write(&to, bytes).doing(|| format!("writing {}", to.display()))?;
     }
-    let text = prepared.dir.read("site.toml")?.unwrap_or_default();
+    let text = source.files.iter().find(|(name, _)| name == "site.toml").map(|(_, bytes)| bytes.as_slice());
+    let text = String::from_utf8_lossy(text.unwrap_or_default());
     let mut file = SiteFile::parse(&text).map_err(Fault::of_problems)?;
     file.access.keys.push(ways.public_key.clone());
+    // Forwarded ports come from the segment's own gateway.
+    if !file.access.from.is_empty() {
+        file.access.from.push(source.site.network.subnet.to_string());
+    }
     file.install.to = Some(InstallTo::SelfDisk);
     file.host.vmm = Some(vmm);
     fs::write(to.join("site.toml"), file.to_text()).doing(|| "writing the trial's site.toml")?;
@@ -171,7 +183,7 @@ fn watch(
 ) -> Result<Board, Fault> {
     let limit = Duration::from_secs(args.timeout);
     let events = std::mem::replace(&mut machine.events, Box::new(std::io::empty()));
-    let mut progress = Progress::follow(events);
+    let mut progress = Progress::follow(events, begun);
     loop {
         match progress.next(Duration::from_millis(500)) {
             Seen::Change => {

@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::phases::Phases;
 use super::{Board, ssh};
 use crate::term;
 
@@ -28,12 +29,13 @@ pub struct Progress {
     lines: Receiver<String>,
     bars: MultiProgress,
     by_phase: BTreeMap<String, ProgressBar>,
+    phases: Phases,
     terminal: bool,
 }
 
 impl Progress {
     /// Reads the stream in a thread of its own, to its end.
-    pub fn follow(events: Box<dyn BufRead + Send>) -> Self {
+    pub fn follow(events: Box<dyn BufRead + Send>, power_on: Instant) -> Self {
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in events.lines().map_while(Result::ok) {
@@ -43,7 +45,8 @@ impl Progress {
             }
         });
         let terminal = std::io::stderr().is_terminal();
-        Self { lines, bars: MultiProgress::new(), by_phase: BTreeMap::new(), terminal }
+        let phases = Phases::since(power_on);
+        Self { lines, bars: MultiProgress::new(), by_phase: BTreeMap::new(), phases, terminal }
     }
 
     /// Shows what comes next, waiting for it at most so long.
@@ -51,6 +54,7 @@ impl Progress {
         match self.lines.recv_timeout(at_most) {
             Ok(line) => {
                 let Ok(event) = serde_json::from_str::<Event>(&line) else { return Seen::Nothing };
+                self.phases.note(&event, Instant::now());
                 if self.terminal {
                     self.draw(&event);
                 } else {
@@ -84,17 +88,13 @@ impl Progress {
     pub fn finish(&self, board: &Board, begun: Instant, ways: &ssh::Ways) {
         // Bars that cannot be cleared are only untidy.
         let _ = self.bars.clear();
-        for phase in &board.phases {
-            term::say(&format!("{:24} {:8.1} s", phase.phase, phase.seconds));
-        }
-        for node in &board.nodes {
-            for phase in &node.phases {
-                term::say(&format!(
-                    "{:24} {:8.1} s",
-                    format!("{}: {}", node.name, phase.phase),
-                    phase.seconds
-                ));
-            }
+        let of_board = board.phases.iter().map(|phase| (phase.phase.clone(), phase.seconds));
+        let of_nodes = board.nodes.iter().flat_map(|node| {
+            let name = |phase: &str| format!("{}: {phase}", node.name);
+            node.phases.iter().map(move |phase| (name(&phase.phase), phase.seconds))
+        });
+        for (name, seconds) in self.phases.ended().iter().cloned().chain(of_board).chain(of_nodes) {
+            term::say(&format!("{name:24} {seconds:8.1} s"));
         }
         term::say(&format!("{:16} {:16} {:10} {:>12}  ssh", "node", "address", "state", "install"));
         for node in &board.nodes {

@@ -1,0 +1,132 @@
+//! A node's install: the installer in its VM, until it has acknowledged and is off.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use gatehouse_model::site::Node;
+use gatehouse_model::{Doing as _, Fault, State};
+
+use super::record::Record;
+use super::{BRIDGE, Lifecycle, Wanted, phase};
+use crate::control::board::{NodeState, now_millis};
+use crate::vmm::{Boot, Power, Vm, initrd};
+use crate::wire::{Ack, Milestone, Passport};
+
+/// An installer that has not ended by then never will: emulated machines need a tenth of it.
+const INSTALL_LIMIT: Duration = Duration::from_secs(3600);
+
+impl Lifecycle {
+    /// Installs a node from the beginning: whatever an earlier try left on its disk is overwritten.
+    pub(super) fn install(&self, node: &Node, index: u32) -> Result<(), Fault> {
+        let _turn = self.turn();
+        let board = &self.means.board;
+        board.update(&node.name, |status| status.state = NodeState::Installing);
+        board.say(&phase(&node.name), "installing", State::Started, "");
+        drop(board.take_acks(&node.name));
+        let begun = Instant::now();
+        let result = self.run_installer(node, index);
+        self.means.tokens.revoke(&node.name);
+        let ack = result.doing(|| format!("installing node {}", node.name))?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let root = ack.root.ok_or_else(|| Fault::new(format!("node {} did not name its root", node.name)))?;
+        let record = Record { profile: ack.profile, root, seconds, phases: ack.phases };
+        record.save(&self.means.paths, &node.name)?;
+        board.update(&node.name, |status| {
+            status.state = NodeState::Stopped;
+            status.install_seconds = Some(seconds);
+            status.phases = record.phases;
+        });
+        board.say(&phase(&node.name), "installing", State::Succeeded, format!("{seconds:.1} s"));
+        Ok(())
+    }
+
+    fn run_installer(&self, node: &Node, index: u32) -> Result<Ack, Fault> {
+        let stores = self.stores(node)?;
+        let kind = self.means.driver.kind().to_string();
+        let kernel = self.means.depot.kernels.get(&kind).ok_or_else(|| {
+            Fault::new(format!("the depot has no kernel for {kind}")).help("build the image for this vmm")
+        })?;
+        let conf = self.means.paths.conf(&node.name);
+        fs::create_dir_all(&conf).doing(|| format!("making {}", conf.display()))?;
+        let at = conf.join("install-initrd");
+        let archives: Vec<PathBuf> =
+            kernel.initrd.iter().map(|f| self.means.paths.depot.join(&f.path)).collect();
+        let archives: Vec<_> = archives.iter().map(PathBuf::as_path).collect();
+        initrd::write(&archives, &self.passport(node), &at)?;
+        let path = self.means.paths.depot.join(&kernel.kernel.path);
+        let vm = Vm { node, index, stores, bridge: BRIDGE };
+        let launch = self.means.driver.render(&vm, Boot::Install { kernel: &path, initrd: &at });
+        let result = self.means.driver.start(&launch).and_then(|()| self.follow_installer(node));
+        // It holds the token; that it can no longer be used is no reason to keep it.
+        let _ = fs::remove_file(&at);
+        result
+    }
+
+    fn passport(&self, node: &Node) -> Passport {
+        let network = &self.means.site.network;
+        Passport {
+            node: node.name.clone(),
+            domain: self.means.site.domain.clone(),
+            mac: node.mac,
+            address: node.address,
+            prefix: network.subnet.prefix,
+            gateway: network.gateway,
+            server: network.host,
+            authority: self.means.authority.clone(),
+            token: self.means.tokens.issue(&node.name),
+            time: (now_millis() / 1000).max(self.means.site.epoch),
+        }
+    }
+
+    /// Waits until the installer has acknowledged and its VM is off.
+    fn follow_installer(&self, node: &Node) -> Result<Ack, Fault> {
+        let begun = Instant::now();
+        let mut installed = None;
+        loop {
+            let acks = self.means.board.take_acks(&node.name);
+            installed = acks.into_iter().rfind(|ack| ack.milestone == Milestone::Installed).or(installed);
+            if self.means.driver.power(&node.name)? == Power::Off {
+                // The acknowledgement may have come between the two looks.
+                let late = self.means.board.take_acks(&node.name);
+                return late
+                    .into_iter()
+                    .rfind(|ack| ack.milestone == Milestone::Installed)
+                    .or(installed)
+                    .ok_or_else(|| {
+                        Fault::new(format!(
+                            "the installer ended early; its last words:\n{}",
+                            self.last_words(node)
+                        ))
+                    });
+            }
+            if begun.elapsed() > INSTALL_LIMIT || self.wanted(&node.name) == Wanted::Stopped {
+                self.means.driver.stop(&node.name, Duration::ZERO)?;
+                let text = format!("the installer was ended; its last words:\n{}", self.last_words(node));
+                return Err(Fault::new(text));
+            }
+            self.means.board.wait(Duration::from_secs(1));
+        }
+    }
+
+    /// A place among the installs that run at the same time: one for each processor.
+    fn turn(&self) -> Turn<'_> {
+        let most = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut running = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
+        while *running >= most {
+            running = self.installed.wait(running).unwrap_or_else(PoisonError::into_inner);
+        }
+        *running += 1;
+        Turn(self)
+    }
+}
+
+struct Turn<'a>(&'a Lifecycle);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.installs.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.installed.notify_one();
+    }
+}

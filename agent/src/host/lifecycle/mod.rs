@@ -1,0 +1,269 @@
+//! Every node's life: installed once, started at every boot, started again when it dies. One thread a node;
+//! what it does next is a pure function of what is there and what is wanted.
+
+mod install;
+mod record;
+mod start;
+mod steward;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gatehouse_model::site::Node;
+use gatehouse_model::{Depot, Fault, NodeName, Site, State};
+
+use crate::control::board::{Board, NodeState};
+use crate::paths::Paths;
+use crate::server::tokens::Tokens;
+use crate::vmm::{Power, Vmm, console, store};
+use record::Record;
+
+/// How long a node may take to shut down before it is ended.
+const STOP_GRACE: Duration = Duration::from_secs(60);
+/// The longest pause before a node that keeps dying is started again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The bridge that all nodes' NICs are on.
+pub const BRIDGE: &str = "gh0";
+
+/// What is wanted of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Running,
+    Stopped,
+}
+
+/// What a node's thread does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// End a VM that is not a node's own system: an installer of an agent that is gone.
+    Clear,
+    /// Install it from the beginning.
+    Install,
+    /// Start it from its disk.
+    Start,
+    /// It runs: see that it stays so.
+    Watch,
+    /// Stop it.
+    Stop,
+    /// Nothing to do until something is wanted.
+    Rest,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Clear => "end the installer left in the vm of",
+            Self::Install => "install",
+            Self::Start => "start",
+            Self::Watch => "watch",
+            Self::Stop => "stop",
+            Self::Rest => "leave stopped",
+        })
+    }
+}
+
+fn next_step(installed: bool, power: Power, wanted: Wanted) -> Step {
+    match (installed, power, wanted) {
+        (false, Power::On, _) => Step::Clear,
+        (false, Power::Off, Wanted::Running) => Step::Install,
+        (true, Power::On, Wanted::Running) => Step::Watch,
+        (true, Power::On, Wanted::Stopped) => Step::Stop,
+        (true, Power::Off, Wanted::Running) => Step::Start,
+        (_, Power::Off, Wanted::Stopped) => Step::Rest,
+    }
+}
+
+/// What the lifecycle works with.
+pub struct Means {
+    /// The site.
+    pub site: Site,
+    /// Where things are.
+    pub paths: Paths,
+    /// What the depot holds.
+    pub depot: Depot,
+    /// The board.
+    pub board: Arc<Board>,
+    /// The tokens that the install server redeems.
+    pub tokens: Arc<Tokens>,
+    /// The driver of the site's vmm.
+    pub driver: Box<dyn Vmm>,
+    /// Certificate of the site's authority, PEM.
+    pub authority: String,
+}
+
+impl std::fmt::Debug for Means {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Means").field("site", &self.site.name).finish_non_exhaustive()
+    }
+}
+
+/// All nodes' lives; `Steward` for people's commands.
+pub struct Lifecycle {
+    means: Means,
+    wanted: Mutex<BTreeMap<NodeName, Wanted>>,
+    changed: Condvar,
+    installs: Mutex<usize>,
+    installed: Condvar,
+}
+
+impl std::fmt::Debug for Lifecycle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lifecycle").field("site", &self.means.site.name).finish_non_exhaustive()
+    }
+}
+
+impl Lifecycle {
+    /// Starts a thread for every node, in the site's order.
+    pub fn start(means: Means) -> Arc<Self> {
+        let wanted = |node: &Node| if node.autostart { Wanted::Running } else { Wanted::Stopped };
+        let all = means.site.nodes.iter().map(|node| (node.name.clone(), wanted(node))).collect();
+        let lifecycle = Arc::new(Self {
+            means,
+            wanted: Mutex::new(all),
+            changed: Condvar::new(),
+            installs: Mutex::new(0),
+            installed: Condvar::new(),
+        });
+        for (index, node) in (0..).zip(lifecycle.means.site.nodes.clone()) {
+            let lifecycle = Arc::clone(&lifecycle);
+            std::thread::spawn(move || lifecycle.live(&node, index));
+        }
+        lifecycle
+    }
+
+    /// Stops all nodes in reverse order; none is started again.
+    pub fn stop_all(&self) {
+        let nodes: Vec<NodeName> = self.means.site.nodes.iter().rev().map(|node| node.name.clone()).collect();
+        for node in &nodes {
+            self.want(node, Wanted::Stopped);
+        }
+        for node in &nodes {
+            // A node that cannot be stopped must not keep the others from being stopped in order.
+            if let Err(fault) = self.means.driver.stop(node, STOP_GRACE) {
+                self.means.board.say(&phase(node), "stopping", State::Failed, fault.to_string());
+            }
+        }
+    }
+
+    /// One node's thread: never ends.
+    fn live(&self, node: &Node, index: u32) {
+        let mut deaths = 0;
+        loop {
+            let begun = Instant::now();
+            if let Err(fault) = self.advance(node, index) {
+                self.means.board.update(&node.name, |status| {
+                    status.state = NodeState::Failed;
+                    status.message = fault.to_string();
+                });
+                self.means.board.say(&phase(&node.name), "running", State::Failed, fault.to_string());
+                self.set(&node.name, Wanted::Stopped);
+            }
+            deaths = if begun.elapsed() > LONGEST_PAUSE { 0 } else { deaths + 1 };
+            if deaths > 2 {
+                std::thread::sleep(LONGEST_PAUSE.min(Duration::from_secs(1 << deaths.min(6))));
+            }
+        }
+    }
+
+    fn advance(&self, node: &Node, index: u32) -> Result<(), Fault> {
+        let record = Record::load(&self.means.paths, &node.name)?;
+        let power = self.means.driver.power(&node.name)?;
+        match next_step(record.is_some(), power, self.wanted(&node.name)) {
+            Step::Clear => self.means.driver.stop(&node.name, Duration::ZERO),
+            Step::Install => self.install(node, index),
+            Step::Start => self.boot(node, index, record.as_ref()),
+            Step::Watch => self.watch(node, record.as_ref()),
+            Step::Stop => {
+                self.means.board.say(&phase(&node.name), "stopping", State::Started, "");
+                self.means.driver.stop(&node.name, STOP_GRACE)
+            }
+            Step::Rest => {
+                self.rest(node, record.as_ref());
+                Ok(())
+            }
+        }
+    }
+
+    fn rest(&self, node: &Node, record: Option<&Record>) {
+        self.means.board.update(&node.name, |status| {
+            let at_rest = if record.is_some() { NodeState::Stopped } else { NodeState::Absent };
+            status.state = if status.state == NodeState::Failed { NodeState::Failed } else { at_rest };
+            status.install_seconds = record.map(|record| record.seconds);
+        });
+        let mut wanted = self.lock();
+        while wanted.get(&node.name) == Some(&Wanted::Stopped) {
+            wanted = self.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn last_words(&self, node: &Node) -> String {
+        console::tail(&self.means.paths, &node.name, 12)
+    }
+
+    fn show(&self, node: &Node, state: NodeState, record: &Record) {
+        self.means.board.update(&node.name, |status| {
+            status.state = state;
+            status.message.clear();
+            status.install_seconds = Some(record.seconds);
+            status.phases.clone_from(&record.phases);
+        });
+    }
+
+    fn stores(&self, node: &Node) -> Result<Vec<PathBuf>, Fault> {
+        let disk = self.means.paths.stores(&node.name).join("disk0");
+        store::ensure(&disk, node.disk)?;
+        Ok(vec![disk])
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Wanted>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wanted(&self, node: &NodeName) -> Wanted {
+        self.lock().get(node).copied().unwrap_or(Wanted::Stopped)
+    }
+
+    fn set(&self, node: &NodeName, wanted: Wanted) {
+        self.lock().insert(node.clone(), wanted);
+        self.changed.notify_all();
+    }
+
+    /// As `set`, and the failure that a person has seen is forgotten.
+    fn want(&self, node: &NodeName, wanted: Wanted) {
+        self.means.board.update(node, |status| {
+            if status.state == NodeState::Failed {
+                status.state = NodeState::Stopped;
+                status.message.clear();
+            }
+        });
+        self.set(node, wanted);
+    }
+}
+
+fn phase(node: &NodeName) -> String {
+    format!("node/{node}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_step_follows_from_what_is_there() {
+        let table = [
+            (false, Power::Off, Wanted::Running, Step::Install),
+            (false, Power::On, Wanted::Running, Step::Clear),
+            (false, Power::On, Wanted::Stopped, Step::Clear),
+            (false, Power::Off, Wanted::Stopped, Step::Rest),
+            (true, Power::Off, Wanted::Running, Step::Start),
+            (true, Power::On, Wanted::Running, Step::Watch),
+            (true, Power::On, Wanted::Stopped, Step::Stop),
+            (true, Power::Off, Wanted::Stopped, Step::Rest),
+        ];
+        for (installed, power, wanted, step) in table {
+            assert_eq!(next_step(installed, power, wanted), step, "{installed} {power:?} {wanted:?}");
+        }
+    }
+}
