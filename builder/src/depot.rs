@@ -112,8 +112,9 @@ fn uml_kernel(tools: &Tools, cache: &Cache, to: &Path) -> Result<FileRef, Fault>
 }
 
 fn layer(set: &PackageSet, contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Layer, Fault> {
-    let wanted =
-        Wanted { finish: Finish::Layer, set, overlays: Vec::new(), files: Vec::new(), epoch: contents.epoch };
+    // Its initramfs is made by what the overlay says of it.
+    let overlays = vec![contents.overlays.join("node")];
+    let wanted = Wanted { finish: Finish::Layer, set, overlays, files: Vec::new(), epoch: contents.epoch };
     let root = ensure(&wanted, contents.lock, cache)?;
     let json = fs::read(root.join("layer.json")).doing(|| "reading layer.json")?;
     let figures: Figures = serde_json::from_slice(&json).doing(|| "reading layer.json")?;

@@ -8,6 +8,7 @@ use gatehouse_model::{Doing as _, Fault, Mac};
 
 use crate::node::client::{Credentials, Home};
 use crate::node::disks::{self, Made};
+use crate::node::overlay;
 use crate::node::render::{self, Addressing, BootEntry, Interface, User};
 use crate::node::target::Target;
 use crate::wire::Passport;
@@ -22,30 +23,6 @@ pub const CERTIFICATE: &str = "/var/lib/gatehouse/client/certificate.pem";
 pub const KEY: &str = "/var/lib/gatehouse/client/key.pem";
 /// ETag of the profile that was applied last.
 pub const APPLIED: &str = "/var/lib/gatehouse/client/applied-profile";
-
-/// Files laid over every node: path, mode, text.
-const OVERLAY: [(&str, u32, &str); 4] = [
-    (
-        "/etc/kernel/postinst.d/zz-gatehouse",
-        0o755,
-        include_str!("../../../overlays/node/etc/kernel/postinst.d/zz-gatehouse"),
-    ),
-    (
-        "/etc/kernel/postrm.d/zz-gatehouse",
-        0o755,
-        include_str!("../../../overlays/node/etc/kernel/postrm.d/zz-gatehouse"),
-    ),
-    (
-        "/etc/systemd/system/gatehouse-client.service",
-        0o644,
-        include_str!("../../../overlays/node/etc/systemd/system/gatehouse-client.service"),
-    ),
-    (
-        "/etc/systemd/system/getty@tty0.service.d/gatehouse.conf",
-        0o644,
-        include_str!("../../../overlays/node/etc/systemd/system/getty@tty0.service.d/gatehouse.conf"),
-    ),
-];
 
 /// A profile being applied to a new root.
 #[derive(Debug)]
@@ -304,9 +281,7 @@ impl Configuration<'_> {
         target.write(HOME, 0o644, serde_json::to_string_pretty(&home)?.as_bytes())?;
         let program = fs::read(agent).doing(|| format!("reading {}", agent.display()))?;
         target.write(AGENT, 0o755, &program)?;
-        for (path, mode, text) in OVERLAY {
-            target.write(path, mode, text.as_bytes())?;
-        }
+        overlay::lay_over(target)?;
         target.link(
             "/etc/systemd/system/getty.target.wants/getty@tty0.service",
             "/usr/lib/systemd/system/getty@.service",

@@ -13,6 +13,7 @@ pub mod install;
 mod layer;
 mod machine;
 mod method;
+mod overlay;
 mod progress;
 mod render;
 mod report;

@@ -10,16 +10,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gatehouse_model::{Doing as _, Event, Fault, State};
 
-/// The parts of a start, each with what the console shows when it is over. The last ends with the agent's
-/// first event, which comes another way.
-const STAGES: [(&str, &str); 5] = [
+/// The parts of a start, each with what the console shows when it is over. The agent's events come another way: its
+/// first ends the initramfs's part, and the install server's first the system's.
+const STAGES: [(&str, &str); 4] = [
     ("boot/firmware", "gatehouse: started from"),
     ("boot/loader", "(XEN) Xen version"),
     ("boot/xen", "Linux version"),
     ("boot/kernel", "Begin: Loading essential drivers"),
-    ("boot/initramfs", "Begin: Running /scripts/init-bottom"),
 ];
-const LAST_STAGE: &str = "boot/system";
+const INITRAMFS: &str = "boot/initramfs";
+const SYSTEM: &str = "boot/system";
+/// The phase of the first event from the started system.
+const SERVER: &str = "server";
 /// What is said by a machine that will not come up, and by nothing else.
 const TROUBLE: [&str; 3] =
     ["Kernel panic - not syncing", "Panic on CPU", "error: you need to load the kernel first"];
@@ -37,7 +39,8 @@ impl Stages {
     /// A line, and the seconds since power on.
     fn line(&mut self, line: &str, now: f64) -> Option<(&'static str, State, String)> {
         if TROUBLE.iter().any(|mark| line.contains(mark)) {
-            let stage = STAGES.get(self.over).map_or(LAST_STAGE, |(stage, _)| stage);
+            let later = if self.over == STAGES.len() { INITRAMFS } else { SYSTEM };
+            let stage = STAGES.get(self.over).map_or(later, |(stage, _)| stage);
             return Some((stage, State::Failed, line.trim().to_owned()));
         }
         let passed = STAGES.iter().skip(self.over).position(|(_, mark)| line.contains(mark))?;
@@ -46,12 +49,29 @@ impl Stages {
         Some((stage, State::Succeeded, self.lap(now)))
     }
 
-    /// The agent has spoken.
-    fn agent(&mut self, now: f64) -> Option<(&'static str, State, String)> {
-        // Of a start that could not be followed, the time in its last part is not known.
-        let all = self.over == STAGES.len();
-        self.over = STAGES.len() + 1;
-        all.then(|| (LAST_STAGE, State::Succeeded, self.lap(now)))
+    /// The agent has told something of a phase.
+    fn agent(&mut self, phase: &str, now: f64) -> Option<(&'static str, State, String)> {
+        let count = STAGES.len();
+        match self.over {
+            // Of a start that could not be followed, the time in its last part is not known.
+            over if over < count => {
+                self.over = count + 2;
+                None
+            }
+            over if over == count => {
+                self.over = count + 1;
+                Some((INITRAMFS, State::Succeeded, self.lap(now)))
+            }
+            over if over == count + 1 && phase == SERVER => {
+                self.over = count + 2;
+                Some((SYSTEM, State::Succeeded, self.lap(now)))
+            }
+            // First boot's own work is no part of the system's start.
+            _ => {
+                self.last = now;
+                None
+            }
+        }
     }
 
     fn lap(&mut self, now: f64) -> String {
@@ -104,7 +124,8 @@ impl Out {
 
     fn agent_line(&mut self, line: &str) {
         let now = self.now();
-        let found = self.stages.agent(now);
+        let phase = serde_json::from_str::<Event>(line).map(|event| event.phase).unwrap_or_default();
+        let found = self.stages.agent(&phase, now);
         self.stage(found);
         self.line(line);
     }
@@ -166,21 +187,23 @@ mod tests {
             (1.0, "  Booting `Gatehouse, slot a'"),
             (4.5, "(XEN) Xen version 4.20.4-pre (Debian 4.20.3)"),
             (19.0, "[    0.000000] Linux version 6.12.107+deb13-amd64"),
-            (58.0, "Begin: Running /scripts/init-bottom ... done."),
-            (60.0, "Begin: Loading essential drivers ... done."),
+            (50.0, "Begin: Loading essential drivers ... done."),
+            (51.0, "Begin: Running /scripts/init-premount ... done."),
         ] {
             told.extend(stages.line(line, now).map(|(stage, _, text)| format!("{stage} {text}")));
         }
-        told.extend(stages.agent(80.0).map(|(stage, _, text)| format!("{stage} {text}")));
-        assert!(stages.agent(81.0).is_none());
+        for (now, phase) in [(60.0, "first-boot"), (70.0, "first-boot"), (80.0, "server"), (81.0, "server")] {
+            told.extend(stages.agent(phase, now).map(|(stage, _, text)| format!("{stage} {text}")));
+        }
         assert_eq!(
             told,
             [
                 "boot/firmware 0.5 s, 0.5 s after power on",
                 "boot/loader 4.0 s, 4.5 s after power on",
                 "boot/xen 14.5 s, 19.0 s after power on",
-                "boot/initramfs 39.0 s, 58.0 s after power on",
-                "boot/system 22.0 s, 80.0 s after power on"
+                "boot/kernel 31.0 s, 50.0 s after power on",
+                "boot/initramfs 10.0 s, 60.0 s after power on",
+                "boot/system 10.0 s, 80.0 s after power on"
             ]
         );
     }

@@ -17,7 +17,7 @@ const AT_MOST: Duration = Duration::from_secs(20);
 /// The sign of a kernel that came as far as it can without a root.
 const ALIVE: &str = "Kernel panic - not syncing: VFS";
 /// Where the image's kernel is in its boot partition.
-const KERNEL: &str = "a/vmlinuz";
+const KERNEL: &str = "slot-a/vmlinuz";
 /// A boot partition holds Xen, a kernel and an initramfs with firmware.
 const LIMITS: FatLimits = FatLimits { entries: 1000, file_bytes: 512 << 20, total_bytes: 1 << 30, depth: 8 };
 

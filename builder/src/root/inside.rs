@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use gatehouse_model::{Doing as _, Fault};
 use nix::mount::{MsFlags, mount};
 
-use super::{Finish, Spec, clean, overlay_files, pack};
+use super::{Finish, Spec, clean, installer, overlay_files, pack};
 
 /// Device files that maintainer scripts use; bound from outside because a user namespace may not make any.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -44,7 +44,7 @@ fn fill(spec: &Spec, root: &Path) -> Result<(), Fault> {
     if spec.finish == Finish::Installer {
         settle_conffiles(root, &unpacked)?;
         lay_over(spec, root)?;
-        return pack::installer(root, spec);
+        return installer::pack(root, spec);
     }
     gatehouse_deb::write(root, &unpacked, spec.epoch)?;
     mount_system(root)?;

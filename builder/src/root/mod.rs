@@ -6,6 +6,7 @@
 mod clean;
 mod cpio;
 pub mod inside;
+mod installer;
 mod namespace;
 mod pack;
 pub mod tree;
@@ -20,7 +21,7 @@ use crate::cache::{Cache, settle};
 use crate::term;
 
 /// Changes whenever this code makes other bytes of the same inputs, so that old caches are not used.
-const RECIPE: &str = "4";
+const RECIPE: &str = "5";
 
 /// What is to become of the packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ pub enum Finish {
     Host,
     /// A configured tree as `layer.tar.zst`: a node.
     Layer,
-    /// An unpacked tree without documentation as `base.cpio.zst` and `modules.cpio.zst`: the installer.
+    /// A few programs and modules of an unpacked tree as `base.cpio.zst` and `modules.cpio.zst`: the installer.
     Installer,
     /// An unpacked tree as it is, in `tree/`: programs for the build itself.
     Tools,
