@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use gatehouse_model::{Doing as _, Fault};
 
@@ -154,17 +154,19 @@ fn merged(path: &Path) -> PathBuf {
 
 /// The libraries that a program loads, by the tree's own dynamic loader.
 fn libraries(root: &Path, program: &str) -> Result<Vec<String>, Fault> {
-    let output = Command::new("chroot")
-        .arg(root)
-        .args(["/lib64/ld-linux-x86-64.so.2", "--list", &format!("/{program}")])
-        .env_clear()
-        .output()
-        .doing(|| "starting chroot")?;
+    let output = inside(root, &["/lib64/ld-linux-x86-64.so.2", "--list", &format!("/{program}")])?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(Fault::new(format!("the loader does not take {program}: {}", words.trim())));
     }
     listed(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Runs a program of the tree.
+fn inside(root: &Path, args: &[&str]) -> Result<Output, Fault> {
+    let mut command = Command::new("chroot");
+    command.arg(root).args(args).env_clear().env("PATH", "/usr/sbin:/usr/bin");
+    command.output().doing(|| "starting chroot")
 }
 
 /// Reads `ld.so --list`: `name => path (address)`, `path (address)` for the loader itself.
@@ -222,13 +224,7 @@ fn choose_modules(root: &Path, kernel: &str) -> Result<BTreeSet<String>, Fault> 
 }
 
 fn depmod(root: &Path, kernel: &str) -> Result<(), Fault> {
-    let output = Command::new("chroot")
-        .arg(root)
-        .args(["depmod", kernel])
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin")
-        .output()
-        .doing(|| "starting depmod")?;
+    let output = inside(root, &["depmod", kernel])?;
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() { Ok(()) } else { Err(Fault::new(format!("depmod: {}", words.trim()))) }
 }
