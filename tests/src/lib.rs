@@ -2,6 +2,8 @@
 //!
 //! The scenarios are in `tests/`; `ci/test` builds the programs first and runs them one after the other.
 
+pub mod roots;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -56,9 +56,6 @@ pub fn write(root: &Path, packages: &[Unpacked], time: u64) -> Result<(), Fault>
         admin.info(package, time).doing(|| format!("entering {}", package.control.name()))?;
     }
     admin.put("info/format", b"1\n", 0o644, time)?;
-    if !admin.path.join("available").exists() {
-        admin.put("available", b"", 0o644, time)?;
-    }
     let text: String = all.iter().map(|package| package.fields.to_string() + "\n").collect();
     admin.put("status", text.as_bytes(), 0o644, time)
 }

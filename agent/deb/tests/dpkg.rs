@@ -141,7 +141,6 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
 
 /// dpkg's database without what dpkg keeps only for itself, and without times.
 fn database(root: &Path) -> BTreeMap<String, String> {
-    let ours = ["available"];
     let dpkgs = ["lock", "lock-frontend", "status-old", "triggers/Lock"];
     let admin = root.join("var/lib/dpkg");
     let mut out = BTreeMap::new();
@@ -149,7 +148,7 @@ fn database(root: &Path) -> BTreeMap<String, String> {
         for entry in fs::read_dir(admin.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(&admin).unwrap().display().to_string();
-            if path.is_file() && !ours.contains(&name.as_str()) && !dpkgs.contains(&name.as_str()) {
+            if path.is_file() && !dpkgs.contains(&name.as_str()) {
                 let mode = fs::metadata(&path).unwrap().mode();
                 out.insert(name, format!("{mode:o}\n{}", fs::read_to_string(&path).unwrap()));
             }

@@ -25,7 +25,7 @@ const GONE: [(&str, &str); 14] = [
 ];
 
 /// Directories whose contents go.
-const EMPTIED: [&str; 5] = ["var/log", "var/cache/apt", "var/lib/apt/lists", "run", "tmp"];
+const EMPTIED: [&str; 4] = ["var/cache/apt", "var/lib/apt/lists", "run", "tmp"];
 
 /// Cleans a tree.
 pub fn clean(root: &Path) -> Result<(), Fault> {
@@ -33,8 +33,10 @@ pub fn clean(root: &Path) -> Result<(), Fault> {
         remove(&root.join(name))?;
     }
     for dir in EMPTIED {
-        empty(&root.join(dir))?;
+        empty(&root.join(dir), &|_| true)?;
     }
+    // Without contents it is no trace: programs write some logs only where a package has made the file.
+    empty(&root.join("var/log"), &|meta| meta.is_file() && meta.len() > 0)?;
     for name in names(&root.join("etc/ssh"))? {
         if name.starts_with("ssh_host_") {
             remove(&root.join("etc/ssh").join(name))?;
@@ -61,14 +63,14 @@ fn remove(path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Removes all files below a directory but keeps its directories: their owners and modes are the packages'.
-fn empty(dir: &Path) -> Result<(), Fault> {
+/// Removes files below a directory but keeps its directories: their owners and modes are the packages'.
+fn empty(dir: &Path, goes: &dyn Fn(&fs::Metadata) -> bool) -> Result<(), Fault> {
     for name in names(dir)? {
         let path = dir.join(name);
         let meta = fs::symlink_metadata(&path).doing(|| format!("reading {}", path.display()))?;
         if meta.is_dir() {
-            empty(&path)?;
-        } else {
+            empty(&path, goes)?;
+        } else if goes(&meta) {
             remove(&path)?;
         }
     }

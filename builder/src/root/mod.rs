@@ -9,6 +9,8 @@ pub mod inside;
 mod installer;
 mod namespace;
 mod pack;
+mod packages;
+mod system;
 pub mod tree;
 
 use std::fs;
@@ -21,7 +23,10 @@ use crate::cache::{Cache, settle};
 use crate::term;
 
 /// Changes whenever this code makes other bytes of the same inputs, so that old caches are not used.
-const RECIPE: &str = "5";
+const RECIPE: &str = "6";
+
+/// Begins a line of the process inside the namespaces that people must see.
+const ASIDE: &str = "note: ";
 
 /// What is to become of the packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use gatehouse_model::{Doing as _, Fault};
 
-use super::Spec;
+use super::{ASIDE, Spec};
 use crate::term;
 
 /// Makes a root inside namespaces; the child's lines move the bar.
@@ -34,6 +34,10 @@ pub fn run(spec: &Spec, at: &Path, bar: &term::Bar) -> Result<(), Fault> {
     });
     for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
         let line = line.doing(|| "reading from the build")?;
+        if line.starts_with(ASIDE) {
+            term::say(&line);
+            continue;
+        }
         bar.note(&line);
         bar.add(1);
     }

@@ -1,0 +1,78 @@
+//! What programs in a tree need around them: the kernel's filesystems, devices, and the same few variables.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use gatehouse_model::{Doing as _, Fault};
+use nix::mount::MsFlags;
+
+/// Device files that maintainer scripts use; bound from outside because a user namespace may not make any.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Mounts what a running system has, each fresh.
+pub fn mount(root: &Path) -> Result<(), Fault> {
+    let fresh = |kind: &str, to: &Path, options: Option<&str>| {
+        fs::create_dir_all(to).doing(|| format!("making {}", to.display()))?;
+        nix::mount::mount(Some(kind), to, Some(kind), MsFlags::empty(), options)
+            .doing(|| format!("mounting {kind} on {}", to.display()))
+    };
+    fresh("proc", &root.join("proc"), None)?;
+    // In a sticky directory that everyone may write, the kernel lets nobody open another's device for creating.
+    for (dir, mode) in [("run", "mode=0755"), ("tmp", "mode=1777"), ("dev", "mode=0755")] {
+        fresh("tmpfs", &root.join(dir), Some(mode))?;
+    }
+    for name in DEVICES {
+        bind(&Path::new("/dev").join(name), &root.join("dev").join(name))?;
+    }
+    for (to, at) in [("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout")] {
+        symlink(to, root.join("dev").join(at)).doing(|| format!("making /dev/{at}"))?;
+    }
+    fs::create_dir_all(root.join("dev/shm")).doing(|| "making /dev/shm")
+}
+
+/// Shows a file of the building machine under a name in the tree.
+pub fn bind(from: &Path, to: &Path) -> Result<(), Fault> {
+    fs::write(to, "").doing(|| format!("making {}", to.display()))?;
+    nix::mount::mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .doing(|| format!("binding {} to {}", from.display(), to.display()))
+}
+
+/// Takes away what [`mount`] has mounted, with everything below it.
+pub fn unmount(root: &Path) {
+    for dir in ["proc", "run", "tmp", "dev"] {
+        // Not mounted is what is wanted.
+        let _ = nix::mount::umount2(&root.join(dir), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// Runs a program in the tree with the same few variables everywhere; a fault quotes its last lines.
+pub fn chroot(root: &Path, epoch: u64, args: &[&str]) -> Result<(), Fault> {
+    let output = Command::new("chroot")
+        .arg(root)
+        .args(args)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("LC_ALL", "C.UTF-8")
+        .env("TZ", "UTC")
+        .env("HOME", "/root")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("DEBCONF_NONINTERACTIVE_SEEN", "true")
+        .env("DPKG_MAINTSCRIPT_ARCH", "amd64")
+        .env("DPKG_ADMINDIR", "/var/lib/dpkg")
+        .env("DPKG_ROOT", "")
+        .env("SYSTEMD_OFFLINE", "1")
+        .env("SOURCE_DATE_EPOCH", epoch.to_string())
+        .stdin(Stdio::null())
+        .output()
+        .doing(|| "starting chroot")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = [output.stdout, output.stderr].concat();
+    let words = String::from_utf8_lossy(&words);
+    let tail: Vec<&str> = words.lines().rev().take(20).collect();
+    let tail: Vec<&str> = tail.into_iter().rev().collect();
+    Err(Fault::new(format!("{} ended with {}:\n{}", args[0], output.status, tail.join("\n"))))
+}
