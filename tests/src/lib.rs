@@ -28,6 +28,13 @@ pub fn gatehouse() -> PathBuf {
     path
 }
 
+/// The builder's cache, as it finds it itself.
+pub fn cache() -> PathBuf {
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).expect("HOME is set");
+    base.join("gatehouse")
+}
+
 /// A copy of a template, so that locks and changes stay out of the source tree.
 pub fn site(template: &str, into: &Path) -> PathBuf {
     let to = into.join(template);

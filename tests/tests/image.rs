@@ -5,14 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gatehouse_tests::{gatehouse, has, run, run_gatehouse, site};
+use gatehouse_tests::{cache, gatehouse, has, run, run_gatehouse, site};
 use serde_json::Value;
-
-fn cache() -> PathBuf {
-    let set = |name| std::env::var_os(name).map(PathBuf::from);
-    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).expect("HOME is set");
-    base.join("gatehouse")
-}
 
 fn temp() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("gatehouse-image-").tempdir_in("/var/tmp").expect("a directory")

@@ -9,16 +9,10 @@ use std::time::Instant;
 
 use gatehouse_model::{Digest, ImageManifest, Lock};
 use gatehouse_tests::roots::{Exclusions, Tree};
-use gatehouse_tests::{gatehouse, has, run, run_gatehouse, site, top};
+use gatehouse_tests::{cache, gatehouse, has, run, run_gatehouse, site, top};
 
 /// 2026-01-01, as in the template; what depends on it is not compared.
 const EPOCH: u64 = 1_767_225_600;
-
-fn cache() -> PathBuf {
-    let set = |name| std::env::var_os(name).map(PathBuf::from);
-    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).expect("HOME is set");
-    base.join("gatehouse")
-}
 
 /// Directories that other users may look into: mmdebstrap and apt become others.
 fn temp() -> tempfile::TempDir {

@@ -58,15 +58,15 @@ pub fn try_image(source: &Source, dir: &Path, site: &Path, ways: &Ways) -> Resul
 }
 
 /// Copies the image onto a larger disk and puts the trial's site directory into it.
-fn make_disk(image: &Path, site: &Site, files: Vec<site_part::Content>, disk: &Path) -> Result<(), Fault> {
+fn make_disk(from: &Path, site: &Site, files: Vec<site_part::Content>, disk: &Path) -> Result<(), Fault> {
     let partial = Fleeting(disk.with_extension("partial"));
-    let (from, to) = (image.display().to_string(), partial.0.display().to_string());
+    let (from, to) = (from.display().to_string(), partial.0.display().to_string());
     tool::run("cp", &["--reflink=auto", "--sparse=always", &from, &to]).doing(|| "copying the image")?;
     let mut file =
         OpenOptions::new().read(true).write(true).open(&partial.0).doing(|| format!("opening {to}"))?;
-    let size = file.metadata().doing(|| format!("reading {to}"))?.len();
+    let image = file.metadata().doing(|| format!("reading {to}"))?.len();
     let nodes: u64 = site.nodes.iter().map(|node| node.disk.as_bytes()).sum();
-    let bytes = DISK.max(size * 2 + nodes + nodes / 10 + DISK_EXTRA).next_multiple_of(1 << 30);
+    let bytes = DISK.max(image * 2 + nodes + nodes / 10 + DISK_EXTRA).next_multiple_of(1 << 30);
     file.set_len(bytes).doing(|| format!("making {to} larger"))?;
     let mut window = window(&mut file, layout::SITE)?;
     replace_fat(&mut window, site.epoch, site_part::fat_files(files)).doing(|| "writing the trial's site")?;
