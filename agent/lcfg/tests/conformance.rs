@@ -160,6 +160,21 @@ fn a_problem_names_its_line() {
     assert_eq!(all.len(), 2, "all problems are told at once");
 }
 
+#[test]
+fn lists_that_hold_each_other_are_all_written() {
+    let list = |value: &str| Resource {
+        value: value.to_owned(),
+        kind: Kind::List(vec!["s_$".to_owned()]),
+        derivation: Vec::new(),
+        context: None,
+    };
+    let resources = [("s__z", list("x")), ("s_x", list("_z"))].map(|(name, list)| (name.to_owned(), list));
+    let components = vec![("a".to_owned(), Component { resources: resources.into_iter().collect() })];
+    let profile = Profile { components, ..Profile::default() };
+    let again = Profile::from_xml(&profile.to_xml()).expect("it reads");
+    assert_eq!(again.components, profile.components);
+}
+
 fn resource() -> impl Strategy<Value = Resource> {
     let derivation = prop::collection::vec(("[a-z/.]{1,8}", prop::collection::vec(1_u32..99, 0..3)), 0..3);
     let context =

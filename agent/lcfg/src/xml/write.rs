@@ -68,12 +68,9 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn component(&mut self) {
-        let mut inside = BTreeSet::new();
-        for name in self.component.resources.keys() {
-            claim(self.component, name, &mut Vec::new(), &mut Vec::new(), &mut inside);
-        }
+        let tops = tops(self.component);
         for (name, resource) in &self.component.resources {
-            if !inside.contains(name) {
+            if tops.contains(name.as_str()) {
                 self.out.push_str("    ");
                 self.resource(name, name, resource, &mut Vec::new(), &mut Vec::new());
                 self.out.push('\n');
@@ -138,6 +135,27 @@ fn child<'a>(
     let nests =
         matches!(resource.kind, Kind::List(_)) && (path.contains(&name.as_str()) || path.len() >= MAX_DEPTH);
     (!nests).then_some((name.as_str(), resource))
+}
+
+/// The resources that stand beside each other; the others are written inside lists. Of lists that only hold each
+/// other the first stands.
+fn tops(component: &Component) -> BTreeSet<&str> {
+    let claimed = |list: &str, inside: &mut BTreeSet<String>| {
+        claim(component, list, &mut Vec::new(), &mut Vec::new(), inside);
+    };
+    let names = || component.resources.keys().map(String::as_str);
+    let mut inside = BTreeSet::new();
+    names().for_each(|name| claimed(name, &mut inside));
+    let mut tops: BTreeSet<&str> = names().filter(|name| !inside.contains(*name)).collect();
+    let mut written = BTreeSet::new();
+    tops.iter().for_each(|name| claimed(name, &mut written));
+    for name in names() {
+        if !tops.contains(name) && !written.contains(name) {
+            tops.insert(name);
+            claimed(name, &mut written);
+        }
+    }
+    tops
 }
 
 /// Collects what a list writes inside itself, so that it is not written beside it.
