@@ -2,6 +2,7 @@
 //! what it does next is a pure function of what is there and what is wanted.
 
 mod install;
+mod queue;
 mod record;
 mod start;
 mod steward;
@@ -18,6 +19,7 @@ use crate::control::board::{Board, NodeState};
 use crate::paths::Paths;
 use crate::server::tokens::Tokens;
 use crate::vmm::{Power, Vmm, console, store};
+use queue::Queue;
 use record::Record;
 
 /// How long a node may take to shut down before it is ended.
@@ -106,6 +108,7 @@ pub struct Lifecycle {
     changed: Condvar,
     installs: Mutex<usize>,
     installed: Condvar,
+    queue: Queue,
 }
 
 impl std::fmt::Debug for Lifecycle {
@@ -119,8 +122,12 @@ impl Lifecycle {
     pub fn start(means: Means) -> Arc<Self> {
         let wanted = |node: &Node| if node.autostart { Wanted::Running } else { Wanted::Stopped };
         let all = means.site.nodes.iter().map(|node| (node.name.clone(), wanted(node))).collect();
+        let installed = |node: &&Node| Record::path(&means.paths, &node.name).exists();
+        let first = means.site.nodes.iter().filter(|node| node.autostart).filter(installed);
+        let queue = Queue::new(first.map(|node| node.name.clone()).collect());
         let lifecycle = Arc::new(Self {
             means,
+            queue,
             wanted: Mutex::new(all),
             changed: Condvar::new(),
             installs: Mutex::new(0),
@@ -170,7 +177,11 @@ impl Lifecycle {
     fn advance(&self, node: &Node, index: u32) -> Result<(), Fault> {
         let record = Record::load(&self.means.paths, &node.name)?;
         let power = self.means.driver.power(&node.name)?;
-        match next_step(record.is_some(), power, self.wanted(&node.name)) {
+        let step = next_step(record.is_some(), power, self.wanted(&node.name));
+        if step != Step::Start {
+            self.queue.leave(&node.name);
+        }
+        match step {
             Step::Clear => self.means.driver.stop(&node.name, Duration::ZERO),
             Step::Install => self.install(node, index),
             Step::Start => self.boot(node, index, record.as_ref()),

@@ -21,6 +21,10 @@ const MOST_STARTS: u32 = 3;
 impl Lifecycle {
     pub(super) fn boot(&self, node: &Node, index: u32, record: Option<&Record>) -> Result<(), Fault> {
         let record = record.ok_or_else(|| Fault::new(format!("node {} is not installed", node.name)))?;
+        self.queue.wait(&node.name);
+        if self.wanted(&node.name) == Wanted::Stopped {
+            return Ok(());
+        }
         let board = &self.means.board;
         drop(board.take_acks(&node.name));
         self.show(node, NodeState::Starting, record);
@@ -32,7 +36,9 @@ impl Lifecycle {
             Boot::Disk { kernel: kernel.as_deref().unwrap_or(&self.means.paths.depot), root: &record.root };
         let launch = self.means.driver.render(&vm, boot);
         for tries in 1.. {
-            self.means.driver.start(&launch).doing(|| format!("starting node {}", node.name))?;
+            let started = self.means.driver.start(&launch);
+            self.queue.leave(&node.name);
+            started.doing(|| format!("starting node {}", node.name))?;
             match self.await_running(node) {
                 Err(fault) if tries < MOST_STARTS && self.means.driver.power(&node.name)? == Power::Off => {
                     board.say(&phase(&node.name), "starting again", State::Started, fault.to_string());
