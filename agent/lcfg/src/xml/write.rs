@@ -145,10 +145,14 @@ fn tops(component: &Component) -> BTreeSet<&str> {
     };
     let names = || component.resources.keys().map(String::as_str);
     let mut inside = BTreeSet::new();
-    names().for_each(|name| claimed(name, &mut inside));
+    for name in names() {
+        claimed(name, &mut inside);
+    }
     let mut tops: BTreeSet<&str> = names().filter(|name| !inside.contains(*name)).collect();
     let mut written = BTreeSet::new();
-    tops.iter().for_each(|name| claimed(name, &mut written));
+    for name in &tops {
+        claimed(name, &mut written);
+    }
     for name in names() {
         if !tops.contains(name) && !written.contains(name) {
             tops.insert(name);
