@@ -72,7 +72,30 @@ pub fn chroot(root: &Path, epoch: u64, args: &[&str]) -> Result<(), Fault> {
     }
     let words = [output.stdout, output.stderr].concat();
     let words = String::from_utf8_lossy(&words);
-    let tail: Vec<&str> = words.lines().rev().take(20).collect();
-    let tail: Vec<&str> = tail.into_iter().rev().collect();
-    Err(Fault::new(format!("{} ended with {}:\n{}", args[0], output.status, tail.join("\n"))))
+    Err(Fault::new(format!("{} ended with {}:\n{}", args[0], output.status, telling(&words).join("\n"))))
+}
+
+/// The lines that say what went wrong: those before dpkg's first error, whose script they are from, else the last.
+fn telling(words: &str) -> Vec<&str> {
+    let lines: Vec<&str> = words.lines().collect();
+    let error = lines.iter().position(|line| line.starts_with("dpkg: error processing"));
+    let end = error.map_or(lines.len(), |at| lines.len().min(at + 2));
+    lines[end.saturating_sub(20)..end].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_script_that_failed_is_quoted() {
+        let before = "Setting up a (1) ...\nSetting up b (1) ...\nb: no such thing\n";
+        let error = "dpkg: error processing package b (--configure):\n installed b package post-installation script subprocess returned error exit status 1\n";
+        let after = "Setting up c (1) ...\n".repeat(30);
+        let text = format!("{before}{error}{after}");
+        let told = telling(&text);
+        assert_eq!(told.len(), 5);
+        assert_eq!(told[2], "b: no such thing");
+        assert_eq!(telling(&after).len(), 20);
+    }
 }
