@@ -19,7 +19,8 @@ impl Cache {
     /// Neither variable is set, or the directories cannot be made.
     pub fn open(at: Option<&Path>) -> Result<Self, Fault> {
         let top = match at {
-            Some(dir) => dir.to_owned(),
+            // apt wants whole paths.
+            Some(dir) => std::path::absolute(dir).doing(|| format!("finding {}", dir.display()))?,
             None => default_dir().ok_or_else(|| {
                 Fault::new("neither XDG_CACHE_HOME nor HOME is set").help("set one, or give --cache DIR")
             })?,

@@ -13,11 +13,20 @@ const STDERR_TAIL: usize = 2048;
 /// # Errors
 /// It cannot be started, or ends with another status than 0; the fault quotes the end of its stderr.
 pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, Fault> {
-    let output = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .doing(|| format!("starting {program}"))?;
+    start(program, Command::new(program).args(args))
+}
+
+/// As [`run`], in an environment in which nothing of the user's shows: `SOURCE_DATE_EPOCH` alone changes what
+/// mkfs.erofs writes.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_alone<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, Fault> {
+    start(program, Command::new(program).args(args).env_clear().env("LC_ALL", "C.UTF-8").env("TZ", "UTC"))
+}
+
+fn start(program: &str, command: &mut Command) -> Result<String, Fault> {
+    let output = command.stdin(Stdio::null()).output().doing(|| format!("starting {program}"))?;
     finish(program, &output)
 }
 

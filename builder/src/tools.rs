@@ -33,7 +33,7 @@ impl Tools {
     /// Runs one of the programs, through the tools' own loader and libraries.
     ///
     /// # Errors
-    /// As [`tool::run`].
+    /// As [`tool::run_alone`].
     pub fn run<S: AsRef<OsStr>>(&self, program: &str, args: &[S]) -> Result<String, Fault> {
         let loader = self.root.join("usr/lib64/ld-linux-x86-64.so.2");
         let libraries = self.root.join("usr/lib/x86_64-linux-gnu");
@@ -41,7 +41,7 @@ impl Tools {
         let mut all: Vec<&OsStr> =
             vec![OsStr::new("--library-path"), libraries.as_os_str(), program.as_os_str()];
         all.extend(args.iter().map(AsRef::as_ref));
-        tool::run(path_str(&loader)?, &all)
+        tool::run_alone(path_str(&loader)?, &all)
     }
 }
 
