@@ -70,12 +70,15 @@ fn an_image_is_the_same_twice_and_right_in_every_part() {
         let ended = run(command.arg(&part));
         assert_eq!(ended.code, 0, "{checker} of {name}: {} {}", ended.stdout, ended.stderr);
     }
-    no_secret_in(&cache());
+    // Its cache holds this build and nothing else.
+    no_secret_in(&temp.path().join(ELSEWHERE).join("cache"));
 }
+
+const ELSEWHERE: &str = "elsewhere/with a space";
 
 /// The same site and lock built from nothing, with other paths, umask, time zone, locale and one processor.
 fn rebuilt_elsewhere(temp: &Path, first: &Path, made: &Value) {
-    let other = temp.join("elsewhere/with a space");
+    let other = temp.join(ELSEWHERE);
     fs::create_dir_all(other.join("cache")).expect("made");
     let copied = |from: &Path, to: &Path| {
         assert_eq!(run(Command::new("cp").arg("-r").arg(from).arg(to)).code, 0, "copying {}", from.display());
@@ -112,12 +115,12 @@ fn no_secret_in(cache: &Path) {
             };
             let names = tar("--list", "").stdout;
             assert!(names.contains("etc/ssh/"), "{} has no sshd", path.display());
-            for bad in ["ssh_host_", "random-seed", "passport.json", "/authority/"] {
+            for bad in ["ssh_host_", "lib/systemd/random-seed", "passport.json", "/authority/"] {
                 assert!(!names.lines().any(|line| line.contains(bad)), "{bad} in {}", path.display());
             }
             assert_eq!(tar("--extract", "--to-stdout etc/machine-id").stdout, "", "a machine id");
             let shadow = tar("--extract", "--to-stdout etc/shadow").stdout;
-            assert!(shadow.starts_with("root:"), "{shadow}");
+            assert!(shadow.lines().any(|line| line.starts_with("root:*:")), "{shadow}");
             assert!(!shadow.contains('$'), "a password hash in {}", path.display());
             looked += 1;
         }
