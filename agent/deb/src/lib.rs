@@ -22,7 +22,7 @@ pub use archive::Deb;
 pub use control::{Conffile, Control, ControlFile};
 pub use database::{read_status, redirects, with_preinst, write};
 pub use deb822::{Paragraph, Paragraphs, paragraphs};
-pub use order::{Order, order};
+pub use order::{Order, everywhere, order};
 pub use relation::canonical as canonical_relations;
 pub use status::{Installed, stanza};
 pub use triggers::{Directive, Trigger};

@@ -20,13 +20,7 @@ pub fn order(controls: &[&Control]) -> Order {
     let mut essential: Vec<usize> =
         (0..controls.len()).filter(|index| is_yes(controls[*index], "Essential")).collect();
     essential.sort_by_key(|index| (controls[*index].name() != "base-passwd", *index));
-    let base: HashSet<usize> = {
-        let mut seen = HashSet::new();
-        for index in &essential {
-            set.visit(*index, &["Pre-Depends", "Depends"], &mut seen, &mut Vec::new());
-        }
-        seen
-    };
+    let base: HashSet<usize> = set.with_needs(&essential).into_iter().collect();
     let mut seen = HashSet::new();
     let mut sorted = Vec::with_capacity(controls.len());
     let first = essential.iter().take(1).copied();
@@ -36,6 +30,17 @@ pub fn order(controls: &[&Control]) -> Order {
     }
     let (base, rest) = sorted.into_iter().partition(|index| base.contains(index));
     Order { base, rest }
+}
+
+/// What every Debian system has before anything is added to it: packages that are essential or of priority
+/// `required` or `important`, and what those need; each behind what it needs, as far as that goes.
+pub fn everywhere(controls: &[&Control]) -> Vec<usize> {
+    let common = |control: &Control| {
+        let priority = control.fields().get("Priority").unwrap_or_default();
+        is_yes(control, "Essential") || ["required", "important"].contains(&priority)
+    };
+    let first: Vec<usize> = (0..controls.len()).filter(|index| common(controls[*index])).collect();
+    Set::new(controls).with_needs(&first)
 }
 
 fn is_yes(control: &Control, field: &str) -> bool {
@@ -58,6 +63,15 @@ impl<'a> Set<'a> {
             }
         }
         Self { controls, by_name }
+    }
+
+    /// Packages with all that they depend on.
+    fn with_needs(&self, packages: &[usize]) -> Vec<usize> {
+        let (mut seen, mut found) = (HashSet::new(), Vec::new());
+        for index in packages {
+            self.visit(*index, &["Pre-Depends", "Depends"], &mut seen, &mut found);
+        }
+        found
     }
 
     /// Appends a package behind what some of its fields name; versions were the solver's concern.
@@ -113,5 +127,12 @@ mod tests {
         let names = |indices: &[usize]| indices.iter().map(|index| all[*index].name()).collect::<Vec<_>>();
         assert_eq!(names(&found.base), ["base-passwd", "libc6", "tar", "dpkg", "libdebconf", "base"]);
         assert_eq!(names(&found.rest), ["late", "app", "early"]);
+        let all = [
+            control("Package: app\nDepends: adduser"),
+            control("Package: adduser\nPriority: important\nDepends: passwd"),
+            control("Package: extra\nPriority: optional"),
+            control("Package: passwd\nPriority: required"),
+        ];
+        assert_eq!(everywhere(&all.iter().collect::<Vec<_>>()), [3, 1]);
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use gatehouse_model::{Doing as _, Fault};
 
 /// Files that are made anew on the machine, or are only a trace of the build: each with its reason.
-const GONE: [(&str, &str); 14] = [
+const GONE: [(&str, &str); 15] = [
     ("etc/passwd-", "passwd's backup"),
     ("etc/group-", "passwd's backup"),
     ("etc/shadow-", "passwd's backup"),
@@ -20,6 +20,7 @@ const GONE: [(&str, &str); 14] = [
     ("var/lib/dpkg/lock-frontend", "a lock"),
     ("var/lib/dpkg/triggers/Lock", "a lock"),
     ("var/lib/systemd/random-seed", "a secret"),
+    ("etc/munge/munge.key", "a secret; munge's postinst makes it"),
     ("var/lib/dbus/machine-id", "an identity; dbus reads /etc/machine-id"),
     ("var/cache/ldconfig/aux-cache", "inode numbers of the building machine"),
 ];

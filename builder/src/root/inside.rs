@@ -39,10 +39,10 @@ fn fill(spec: &Spec, root: &Path) -> Result<(), Fault> {
         lay_over(spec, root)?;
         return installer::pack(root, spec);
     }
-    packages::ready(root, spec)?;
+    let unpacked = packages::ready(root, spec)?;
     println!("configuring");
     hold_back(root)?;
-    configure(root, spec)?;
+    configure(root, spec, &unpacked)?;
     lay_over(spec, root)?;
     release(root)?;
     // A set without a kernel has nothing to make one for.
@@ -76,44 +76,31 @@ fn settle_conffiles(root: &Path, unpacked: &[gatehouse_deb::Unpacked]) -> Result
 }
 
 const POLICY: &str = "usr/sbin/policy-rc.d";
-const INITRAMFS_CONF: &str = "etc/initramfs-tools/update-initramfs.conf";
-const INITRAMFS_HOOK: &str = "etc/kernel/postinst.d/initramfs-tools";
 
-/// Keeps services from starting, and the initramfs from being made before everything is in place.
+/// Keeps services from starting.
 fn hold_back(root: &Path) -> Result<(), Fault> {
     let policy = root.join(POLICY);
     fs::write(&policy, "#!/bin/sh\nexit 101\n").doing(|| format!("writing {}", policy.display()))?;
-    fs::set_permissions(&policy, fs::Permissions::from_mode(0o755))?;
-    if root.join(INITRAMFS_HOOK).exists() {
-        fs::set_permissions(root.join(INITRAMFS_HOOK), fs::Permissions::from_mode(0o644))?;
-    }
-    Ok(())
+    fs::set_permissions(&policy, fs::Permissions::from_mode(0o755)).doing(|| "making policy-rc.d executable")
 }
 
 fn release(root: &Path) -> Result<(), Fault> {
-    fs::remove_file(root.join(POLICY)).doing(|| "removing policy-rc.d")?;
-    if root.join(INITRAMFS_HOOK).exists() {
-        fs::set_permissions(root.join(INITRAMFS_HOOK), fs::Permissions::from_mode(0o755))?;
-    }
-    Ok(())
+    fs::remove_file(root.join(POLICY)).doing(|| "removing policy-rc.d")
 }
 
-fn configure(root: &Path, spec: &Spec) -> Result<(), Fault> {
-    // update_initramfs=no makes the package's trigger do nothing; the configuration file is put back below.
-    let conf = root.join(INITRAMFS_CONF);
-    let kept = fs::read(&conf).ok();
-    if kept.is_some() {
-        fs::write(&conf, "update_initramfs=no\n").doing(|| "holding the initramfs back")?;
+/// Configures what every Debian has before the rest: scripts use it (adduser, say) without saying so, because on
+/// every system that a package is added to it is there already.
+fn configure(root: &Path, spec: &Spec, unpacked: &[gatehouse_deb::Unpacked]) -> Result<(), Fault> {
+    let controls: Vec<_> = unpacked.iter().map(|package| &package.control).collect();
+    let first = gatehouse_deb::everywhere(&controls);
+    let names: Vec<&str> = first.into_iter().map(|index| controls[index].name()).collect();
+    for what in [names.as_slice(), &["-a"]] {
+        if !what.is_empty() {
+            let args = ["dpkg", "--force-confold", "--force-unsafe-io", "--configure"];
+            system::chroot(root, spec.epoch, &[&args, what].concat())?;
+        }
     }
-    let done = system::chroot(
-        root,
-        spec.epoch,
-        &["dpkg", "--configure", "-a", "--force-confold", "--force-unsafe-io"],
-    );
-    if let Some(bytes) = kept {
-        fs::write(&conf, bytes).doing(|| "putting update-initramfs.conf back")?;
-    }
-    done
+    Ok(())
 }
 
 fn lay_over(spec: &Spec, root: &Path) -> Result<(), Fault> {

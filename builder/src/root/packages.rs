@@ -32,7 +32,7 @@ pub fn plain(root: &Path, spec: &Spec) -> Result<Vec<Unpacked>, Fault> {
 ///
 /// # Errors
 /// A package is damaged, a `preinst` fails, or dpkg refuses a package.
-pub fn ready(root: &Path, spec: &Spec) -> Result<(), Fault> {
+pub fn ready(root: &Path, spec: &Spec) -> Result<Vec<Unpacked>, Fault> {
     let unpacked = unpack(root, &spec.debs)?;
     let mut why = undecided(&unpacked);
     if why.is_none() {
@@ -41,11 +41,12 @@ pub fn ready(root: &Path, spec: &Spec) -> Result<(), Fault> {
         run_preinsts(root, spec.epoch, &unpacked)?;
         why = redirected(root, &unpacked)?;
     }
-    let Some(why) = why else { return Ok(()) };
+    let Some(why) = why else { return Ok(unpacked) };
     println!("{ASIDE}{why}: dpkg unpacks this root");
     system::unmount(root);
     fs::remove_dir_all(root).and_then(|()| fs::create_dir(root)).doing(|| "emptying the tree")?;
-    by_dpkg(root, spec, &unpacked)
+    by_dpkg(root, spec, &unpacked)?;
+    Ok(unpacked)
 }
 
 fn unpack(root: &Path, debs: &[PathBuf]) -> Result<Vec<Unpacked>, Fault> {
