@@ -48,7 +48,7 @@ fn fill(spec: &Spec, root: &Path) -> Result<(), Fault> {
     // A set without a kernel has nothing to make one for.
     if root.join("usr/sbin/update-initramfs").exists() {
         println!("making the initramfs");
-        system::chroot(root, spec.epoch, &["update-initramfs", "-c", "-k", "all"])?;
+        make_initramfs(root, spec.epoch)?;
     }
     system::unmount(root);
     if spec.finish == Finish::Layer {
@@ -88,15 +88,35 @@ fn release(root: &Path) -> Result<(), Fault> {
     fs::remove_file(root.join(POLICY)).doing(|| "removing policy-rc.d")
 }
 
+/// Makes every kernel's initramfs, and the links to kernel and initramfs that boot loaders know: a kernel's own
+/// script was told that there would be none.
+fn make_initramfs(root: &Path, epoch: u64) -> Result<(), Fault> {
+    system::chroot(root, epoch, &["update-initramfs", "-c", "-k", "all"])?;
+    let boot = root.join("boot");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&boot).doing(|| format!("reading {}", boot.display()))? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    for name in names {
+        if let Some(version) = name.strip_prefix("vmlinuz-") {
+            let image = format!("/boot/{name}");
+            system::chroot(root, epoch, &["linux-update-symlinks", "install", version, &image])?;
+        }
+    }
+    Ok(())
+}
+
 /// Configures what every Debian has before the rest: scripts use it (adduser, say) without saying so, because on
-/// every system that a package is added to it is there already.
+/// every system that a package is added to it is there already. A kernel's script would make an initramfs before
+/// everything is in place.
 fn configure(root: &Path, spec: &Spec, unpacked: &[gatehouse_deb::Unpacked]) -> Result<(), Fault> {
     let controls: Vec<_> = unpacked.iter().map(|package| &package.control).collect();
     let first = gatehouse_deb::everywhere(&controls);
     let names: Vec<&str> = first.into_iter().map(|index| controls[index].name()).collect();
     for what in [names.as_slice(), &["-a"]] {
         if !what.is_empty() {
-            let args = ["dpkg", "--force-confold", "--force-unsafe-io", "--configure"];
+            let args = ["env", "INITRD=No", "dpkg", "--force-confold", "--force-unsafe-io", "--configure"];
             system::chroot(root, spec.epoch, &[&args, what].concat())?;
         }
     }

@@ -63,8 +63,6 @@ pub fn chroot(root: &Path, epoch: u64, args: &[&str]) -> Result<(), Fault> {
         .env("DPKG_ADMINDIR", "/var/lib/dpkg")
         .env("DPKG_ROOT", "")
         .env("SYSTEMD_OFFLINE", "1")
-        // A kernel's script would make an initramfs before everything is in place, and then another is made.
-        .env("INITRD", "No")
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
         .stdin(Stdio::null())
         .output()
