@@ -119,6 +119,9 @@ pub struct Try {
     /// The virtual machine monitor under the nodes [default: the site's]
     #[arg(long)]
     pub vmm: Option<TryVmm>,
+    /// What starts the emulated machine
+    #[arg(long, value_enum, default_value_t)]
+    pub firmware: Firmware,
     /// Stop once every node is up; status 0 only if all is well
     #[arg(long)]
     pub exit: bool,
@@ -134,6 +137,16 @@ pub struct Try {
     /// Give up after so many seconds
     #[arg(long, default_value_t = 1800, value_name = "SECONDS")]
     pub timeout: u64,
+}
+
+/// The emulated machine's firmware.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Firmware {
+    /// SeaBIOS, QEMU's own
+    #[default]
+    Bios,
+    /// OVMF (Debian's package ovmf)
+    Uefi,
 }
 
 impl From<TryVmm> for VmmKind {

@@ -39,7 +39,7 @@ pub fn write(
         sector_size: SECTOR,
     };
     let window = |name: &str| layout.part(name).map(|part| part.window(&file, SECTOR));
-    write_fat(&mut window(ESP)?, &spec(ESP, "GH-ESP"), parts.boot.esp()?)
+    write_fat(&mut window(ESP)?, &spec(ESP, "GH-ESP"), parts.boot.esp(&parts.grub)?)
         .doing(|| "writing the boot files")?;
     bar.add(parts.boot.bytes());
     write_fat(&mut window(SITE)?, &spec(SITE, "GATEHOUSE"), site_part::fat_files(site))

@@ -1,4 +1,4 @@
-//! The boot side of an image: GRUB for BIOS machines, its menu, and the files of slot A.
+//! The boot side of an image: Xen, kernel and initramfs of slot A.
 
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -6,69 +6,9 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
 use gatehouse_disk::FatFile;
-use gatehouse_model::{Digest, Doing as _, Fault};
+use gatehouse_model::{Doing as _, Fault};
 
-use super::{Fleeting, RECIPE};
-use crate::cache::{Cache, settle};
-use crate::tools::Tools;
-
-/// The menu.
-pub const MENU: &str = include_str!("grub.cfg");
-
-/// What GRUB needs to read the menu and everything named in it; it has no directory of modules.
-const MODULES: [&str; 17] = [
-    "biosdisk",
-    "part_gpt",
-    "fat",
-    "normal",
-    "configfile",
-    "echo",
-    "test",
-    "true",
-    "probe",
-    "regexp",
-    "multiboot2",
-    "serial",
-    "loadenv",
-    "sleep",
-    "reboot",
-    "halt",
-    "ls",
-];
-/// The second partition of the disk that GRUB was started from, whichever the BIOS calls it.
-const PREFIX: &str = "(,gpt2)/grub";
-const PLATFORM: &str = "usr/lib/grub/i386-pc";
-
-/// GRUB's two images.
-#[derive(Debug)]
-pub struct Grub {
-    /// The first sector.
-    pub boot: Vec<u8>,
-    /// The rest, for the BIOS boot partition.
-    pub core: Vec<u8>,
-}
-
-impl Grub {
-    /// Makes the core image, or takes it from the cache; `tools` names the exact packages.
-    ///
-    /// # Errors
-    /// grub-mkimage fails.
-    pub fn make(tools: &Tools, packages: &Digest, cache: &Cache) -> Result<Self, Fault> {
-        let key = Digest::of(format!("core.img {RECIPE} {packages} {PREFIX} {MODULES:?}").as_bytes());
-        let done = cache.file(&key);
-        if !done.exists() {
-            let scratch = Fleeting(cache.scratch("core")?);
-            let made = scratch.0.join("core.img");
-            let (dir, to) = (tools.path(PLATFORM).display().to_string(), made.display().to_string());
-            let mut args = vec!["-O", "i386-pc", "-d", &dir, "-p", PREFIX, "-o", &to];
-            args.extend(MODULES);
-            tools.run("usr/bin/grub-mkimage", &args).doing(|| "making GRUB's core image")?;
-            settle(&made, &done)?;
-        }
-        let read = |path: &Path| fs::read(path).doing(|| format!("reading {}", path.display()));
-        Ok(Self { boot: read(&tools.path(PLATFORM).join("boot.img"))?, core: read(&done)? })
-    }
-}
+use super::grub::{Grub, MENU};
 
 /// The kernel's files of one slot.
 #[derive(Clone, Debug)]
@@ -109,13 +49,14 @@ impl BootFiles {
     ///
     /// # Errors
     /// A file cannot be opened.
-    pub fn esp(&self) -> Result<Vec<FatFile<'static>>, Fault> {
+    pub fn esp(&self, grub: &Grub) -> Result<Vec<FatFile<'static>>, Fault> {
         let open = |path: &Path| {
             File::open(path)
                 .map(|f| BufReader::with_capacity(1 << 20, f))
                 .doing(|| format!("opening {}", path.display()))
         };
         Ok(vec![
+            FatFile::bytes("EFI/BOOT/BOOTX64.EFI", grub.efi.clone()),
             FatFile::bytes("grub/grub.cfg", MENU),
             FatFile::reader("slot-a/xen", GzDecoder::new(open(&self.xen)?)),
             FatFile::reader("slot-a/vmlinuz", open(&self.kernel)?),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::BufReader;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt as _;
@@ -15,6 +15,7 @@ use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 use super::kvm::{self, Accelerator};
 use super::{Fleeting, IMAGE, build, console, layout, site_part, window};
 use crate::cache::settle;
+use crate::cli::Firmware;
 use crate::site_dir::SiteDir;
 use crate::term;
 use crate::tool;
@@ -30,6 +31,8 @@ const DISK: u64 = 24 << 30;
 const DISK_EXTRA: u64 = 8 << 30;
 /// What Xen takes of the memory, beside host and nodes.
 const MEMORY_EXTRA: u64 = 512 << 20;
+/// OVMF as Debian's package `ovmf` has it: its code, and the variables that a machine starts with.
+const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
 /// The machine's hardware address where the site does not say one.
 const MAC: &str = "52:54:00:12:34:56";
 
@@ -37,8 +40,15 @@ const MAC: &str = "52:54:00:12:34:56";
 ///
 /// # Errors
 /// Whatever building ends with; QEMU is missing or does not start.
-pub fn try_image(source: &Source, dir: &Path, site: &Path, ways: &Ways) -> Result<Machine, Fault> {
+pub fn try_image(
+    source: &Source,
+    firmware: Firmware,
+    dir: &Path,
+    site: &Path,
+    ways: &Ways,
+) -> Result<Machine, Fault> {
     tool::run(QEMU, &["--version"]).map_err(|fault| fault.help("install qemu-system-x86"))?;
+    let firmware = firmware_drives(firmware, dir)?;
     let tried = SiteDir::open(site)?;
     let described = tried.site()?;
     let disk = dir.join("disk.img");
@@ -54,7 +64,23 @@ pub fn try_image(source: &Source, dir: &Path, site: &Path, ways: &Ways) -> Resul
         let files = site_part::files(&tried, &described, &source.lock)?;
         make_disk(&out.join(IMAGE), &described, files, &disk)?;
     }
-    start(&described, dir, &disk, ways)
+    start(&described, dir, &disk, firmware, ways)
+}
+
+/// QEMU's arguments for the firmware; its variables are the trial's own, kept from one start to the next.
+fn firmware_drives(firmware: Firmware, dir: &Path) -> Result<Vec<String>, Fault> {
+    if firmware == Firmware::Bios {
+        return Ok(Vec::new());
+    }
+    let variables = dir.join("ovmf-variables.fd");
+    if !variables.exists() {
+        fs::copy(OVMF[1], &variables)
+            .doing(|| format!("copying {}", OVMF[1]))
+            .map_err(|fault| fault.help("install ovmf"))?;
+    }
+    let drive = |text: String| ["-drive".to_owned(), format!("if=pflash,format=raw,{text}")];
+    let code = drive(format!("unit=0,readonly=on,file={}", OVMF[0]));
+    Ok(code.into_iter().chain(drive(format!("unit=1,file={}", quoted(&variables)))).collect())
 }
 
 /// Copies the image onto a larger disk and puts the trial's site directory into it.
@@ -73,7 +99,7 @@ fn make_disk(from: &Path, site: &Site, files: Vec<site_part::Content>, disk: &Pa
     settle(&partial.0, disk)
 }
 
-fn start(site: &Site, dir: &Path, disk: &Path, ways: &Ways) -> Result<Machine, Fault> {
+fn start(site: &Site, dir: &Path, disk: &Path, firmware: Vec<String>, ways: &Ways) -> Result<Machine, Fault> {
     let (accelerator, why) = kvm::choose(disk, dir)?;
     term::say(&why);
     let log = dir.join("console.log");
@@ -86,6 +112,7 @@ fn start(site: &Site, dir: &Path, disk: &Path, ways: &Ways) -> Result<Machine, F
     command
         .args(["--pdeathsig", "KILL", QEMU])
         .args(arguments(site, dir, disk, ways, accelerator)?)
+        .args(firmware)
         .process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said);
     let mut child = command.spawn().doing(|| format!("starting {QEMU}"))?;

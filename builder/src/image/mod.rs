@@ -5,6 +5,7 @@ mod assemble;
 mod boot;
 mod console;
 mod erofs;
+mod grub;
 mod kvm;
 mod layout;
 mod machine;

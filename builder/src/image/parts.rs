@@ -3,8 +3,9 @@
 use gatehouse_model::site::VmmKind;
 use gatehouse_model::{Depot, Digest, Doing as _, Fault, SET_HOST, SET_TOOLS};
 
-use super::boot::{self, BootFiles, Grub};
+use super::boot::BootFiles;
 use super::erofs::{self, Erofs, Maker};
+use super::grub::{Grub, MENU};
 use super::layout::{DEPOT, Ids, ROOT};
 use super::{Fleeting, RECIPE, VERSION};
 use crate::commands::Prepared;
@@ -78,8 +79,8 @@ pub fn make(prepared: &Prepared) -> Result<Parts, Fault> {
         site.epoch,
         root.key,
         depot_fs.key,
-        Digest::of(&grub.core),
-        Digest::of(boot::MENU.as_bytes())
+        grub.digest(),
+        Digest::of(MENU.as_bytes())
     );
     let inputs = Digest::of(text.as_bytes());
     Ok(Parts { lock: lock_digest, inputs, epoch: site.epoch, ids, boot, grub, root, depot_fs, depot })

@@ -51,8 +51,15 @@ const INSTALLER: [&str; 13] = [
 ];
 
 /// Programs that make images, and the kernel of User Mode Linux.
-const TOOLS: [&str; 6] =
-    ["base-files", "erofs-utils", "grub-common", "grub-pc-bin", "libc-bin", "user-mode-linux"];
+const TOOLS: [&str; 7] = [
+    "base-files",
+    "erofs-utils",
+    "grub-common",
+    "grub-efi-amd64-bin",
+    "grub-pc-bin",
+    "libc-bin",
+    "user-mode-linux",
+];
 
 /// The wishes of every set that does not come from a node's package list.
 pub fn of_host(site: &Site) -> BTreeMap<String, Vec<String>> {

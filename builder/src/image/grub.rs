@@ -1,0 +1,104 @@
+//! GRUB for BIOS and UEFI machines, made without grub-install, and its menu.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gatehouse_model::{Digest, Doing as _, Fault};
+
+use super::{Fleeting, RECIPE};
+use crate::cache::{Cache, settle};
+use crate::tools::Tools;
+
+/// The menu. One serves both: Xen is a multiboot2 kernel under UEFI as well, and asks GRUB to leave the firmware's
+/// services on. Chainloading `xen.efi` would need a configuration file of its own beside it.
+pub const MENU: &str = include_str!("grub.cfg");
+
+/// What GRUB needs on any machine to read the menu and all that it names; it has no directory of modules.
+const MODULES: [&str; 16] = [
+    "part_gpt",
+    "fat",
+    "normal",
+    "configfile",
+    "echo",
+    "test",
+    "true",
+    "probe",
+    "regexp",
+    "multiboot2",
+    "serial",
+    "loadenv",
+    "sleep",
+    "reboot",
+    "halt",
+    "ls",
+];
+/// The second partition of the disk that GRUB was started from, whatever the firmware calls it.
+const PREFIX: &str = "(,gpt2)/grub";
+
+/// A kind of machine that GRUB is made for.
+struct Platform {
+    name: &'static str,
+    /// What it needs there beside [`MODULES`].
+    more: &'static [&'static str],
+    prefix: &'static str,
+}
+
+const BIOS: Platform = Platform { name: "i386-pc", more: &["biosdisk"], prefix: PREFIX };
+/// The firmware starts it from the menu's own partition, so the prefix names none. The video modules are what lets
+/// Xen have the firmware's screen.
+const UEFI: Platform = Platform { name: "x86_64-efi", more: &["all_video", "efi_gop"], prefix: "/grub" };
+
+/// GRUB's images.
+#[derive(Debug)]
+pub struct Grub {
+    /// BIOS: the first sector.
+    pub boot: Vec<u8>,
+    /// BIOS: the rest, for the BIOS boot partition.
+    pub core: Vec<u8>,
+    /// UEFI: the program `EFI/BOOT/BOOTX64.EFI`.
+    pub efi: Vec<u8>,
+}
+
+impl Grub {
+    /// Makes the images, or takes them from the cache; `packages` names the exact tools.
+    ///
+    /// # Errors
+    /// grub-mkimage fails.
+    pub fn make(tools: &Tools, packages: &Digest, cache: &Cache) -> Result<Self, Fault> {
+        let read = |path: &Path| fs::read(path).doing(|| format!("reading {}", path.display()));
+        Ok(Self {
+            boot: read(&BIOS.directory(tools).join("boot.img"))?,
+            core: read(&BIOS.image(tools, packages, cache)?)?,
+            efi: read(&UEFI.image(tools, packages, cache)?)?,
+        })
+    }
+
+    /// Digest of all that depends on the tools' packages.
+    pub fn digest(&self) -> Digest {
+        let parts = [&self.boot, &self.core, &self.efi].map(|bytes| Digest::of(bytes).to_string());
+        Digest::of(parts.join(" ").as_bytes())
+    }
+}
+
+impl Platform {
+    fn directory(&self, tools: &Tools) -> PathBuf {
+        tools.path("usr/lib/grub").join(self.name)
+    }
+
+    fn image(&self, tools: &Tools, packages: &Digest, cache: &Cache) -> Result<PathBuf, Fault> {
+        let Self { name, more, prefix } = self;
+        let key = format!("grub {RECIPE} {packages} {name} {prefix} {MODULES:?} {more:?}");
+        let done = cache.file(&Digest::of(key.as_bytes()));
+        if !done.exists() {
+            let scratch = Fleeting(cache.scratch("grub")?);
+            let made = scratch.0.join("image");
+            let (dir, to) = (self.directory(tools).display().to_string(), made.display().to_string());
+            let mut args = vec!["-O", name, "-d", &dir, "-p", prefix, "-o", &to];
+            args.extend(MODULES);
+            args.extend(*more);
+            tools.run("usr/bin/grub-mkimage", &args).doing(|| format!("making GRUB's image for {name}"))?;
+            settle(&made, &done)?;
+        }
+        Ok(done)
+    }
+}
