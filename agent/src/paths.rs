@@ -17,6 +17,8 @@ pub struct Paths {
     pub run: PathBuf,
     /// Console logs.
     pub log: PathBuf,
+    /// What the machine's consoles show above their prompt; none in a trial, whose terminal is somebody's.
+    pub issue: Option<PathBuf>,
 }
 
 impl Paths {
@@ -28,6 +30,7 @@ impl Paths {
             depot: "/depot".into(),
             run: "/run/gatehouse".into(),
             log: "/var/log/gatehouse".into(),
+            issue: Some("/run/issue.d/gatehouse.issue".into()),
         }
     }
 
@@ -39,6 +42,7 @@ impl Paths {
             depot: depot.to_owned(),
             run: dir.join("run"),
             log: dir.join("log"),
+            issue: None,
         }
     }
 

@@ -14,7 +14,9 @@ use serde_json::json;
 use super::board::{NodeState, NodeStatus, Status};
 use super::console;
 use super::socket::{Answer, Asker, Request};
+use crate::host::command::read_site;
 use crate::paths::Paths;
+use crate::server::view::ViewKey;
 
 /// How often `status --watch` looks.
 const WATCH: Duration = Duration::from_secs(1);
@@ -41,6 +43,9 @@ pub enum ControlCommand {
         /// As JSON, one object a line
         #[arg(long)]
         json: bool,
+        /// Print the address of the live page with all details; whoever has it may look
+        #[arg(long, conflicts_with_all = ["watch", "json"])]
+        url: bool,
     },
     /// What would be done now; changes nothing
     Plan {
@@ -110,7 +115,8 @@ pub enum NodeControl {
 pub fn run(options: ControlOptions) -> Result<(), Fault> {
     let paths = options.trial.as_ref().map_or_else(Paths::host, |dir| Paths::trial(dir, dir));
     match options.command {
-        ControlCommand::Status { watch, json } => show_status(&paths, watch, json),
+        ControlCommand::Status { url: true, .. } => show_address(&paths),
+        ControlCommand::Status { watch, json, .. } => show_status(&paths, watch, json),
         ControlCommand::Plan { json } => show_plan(&paths, json),
         ControlCommand::Node(command) => run_node(&paths, command),
         ControlCommand::Log { follow, json } => show_events(&paths, follow, json),
@@ -164,6 +170,14 @@ fn show_status(paths: &Paths, watch: bool, json: bool) -> Result<(), Fault> {
     }
 }
 
+fn show_address(paths: &Paths) -> Result<(), Fault> {
+    let site = read_site(&paths.site())?;
+    let key = ViewKey::read(paths)?;
+    let key =
+        key.ok_or_else(|| Fault::new("there is no key of the page yet").help("start the agent first"))?;
+    print(&format!("https://{}/status?key={key}\n", site.network.host))
+}
+
 fn show_plan(paths: &Paths, json: bool) -> Result<(), Fault> {
     match Asker::connect(paths)?.ask(&Request::Plan)? {
         Answer::Plan(text) if json => {
@@ -215,7 +229,8 @@ fn render_status(status: &Status) -> String {
     out
 }
 
-fn render_nodes(nodes: &[NodeStatus]) -> String {
+/// The table of `gatectl node list`, a line a node.
+pub fn render_nodes(nodes: &[NodeStatus]) -> String {
     let heads = ["NODE", "ADDRESS", "STATE", "INSTALLED IN"].map(str::to_owned);
     let rows = nodes.iter().map(|node| {
         let seconds =

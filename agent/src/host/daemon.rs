@@ -11,6 +11,7 @@ use gatehouse_model::{Depot, Doing as _, Fault, Lock, Refusal, Site, State};
 
 use crate::control::board::Board;
 use crate::control::socket;
+use crate::host::consoles;
 use crate::host::lifecycle::{Lifecycle, Means};
 use crate::paths::Paths;
 use crate::server::tokens::Tokens;
@@ -22,17 +23,32 @@ use crate::vmm::{self, Vmm};
 /// Where a trial's emulator takes the events, if there is one.
 const EVENT_PORT: &str = "/dev/virtio-ports/gatehouse.events";
 
+/// Where events go, a line each.
+pub struct Sink {
+    /// The lines.
+    pub to: Box<dyn Write + Send>,
+    /// With how far each step is, or only that it began and ended.
+    pub progress: bool,
+}
+
+impl std::fmt::Debug for Sink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sink").field("progress", &self.progress).finish_non_exhaustive()
+    }
+}
+
 /// Runs on an installed host until systemd stops it.
 ///
 /// # Errors
 /// The site or the depot cannot be read, or the server not be started.
 pub fn run() -> Result<(), Fault> {
     let paths = Paths::host();
-    let mut sinks: Vec<Box<dyn Write + Send>> = vec![Box::new(std::io::stdout())];
+    // The journal keeps what it gets.
+    let mut sinks = vec![Sink { to: Box::new(std::io::stdout()), progress: false }];
     if Path::new(EVENT_PORT).exists() {
         let port =
             OpenOptions::new().write(true).open(EVENT_PORT).doing(|| format!("opening {EVENT_PORT}"))?;
-        sinks.push(Box::new(port));
+        sinks.push(Sink { to: Box::new(port), progress: true });
     }
     serve(&paths, sinks, wait_for_sigterm)
 }
@@ -43,7 +59,7 @@ pub fn run() -> Result<(), Fault> {
 /// As [`run`].
 pub fn serve(
     paths: &Paths,
-    sinks: Vec<Box<dyn Write + Send>>,
+    sinks: Vec<Sink>,
     until: impl FnOnce() -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     for dir in [&paths.state, &paths.vms, &paths.run, &paths.log] {
@@ -55,6 +71,9 @@ pub fn serve(
     let board = Arc::new(Board::new(&site));
     for sink in sinks {
         follow(&board, sink);
+    }
+    if let Some(issue) = &paths.issue {
+        consoles::follow(Arc::clone(&board), issue.clone());
     }
     let driver = driver(&site, paths)?;
     let tokens = Arc::new(Tokens::new());
@@ -131,11 +150,12 @@ fn driver(site: &Site, paths: &Paths) -> Result<Box<dyn Vmm>, Fault> {
 }
 
 /// Writes every event as a line to a sink, until the sink is gone.
-fn follow(board: &Board, mut sink: Box<dyn Write + Send>) {
+fn follow(board: &Board, sink: Sink) {
     let events = board.listen();
+    let Sink { mut to, progress } = sink;
     std::thread::spawn(move || {
-        for event in events {
-            if writeln!(sink, "{}", event.to_line()).and_then(|()| sink.flush()).is_err() {
+        for event in events.into_iter().filter(|event| progress || event.percent.is_none()) {
+            if writeln!(to, "{}", event.to_line()).and_then(|()| to.flush()).is_err() {
                 break;
             }
         }

@@ -11,6 +11,7 @@ pub mod args;
 pub mod boot;
 pub mod choose;
 pub mod command;
+pub mod consoles;
 pub mod daemon;
 pub mod etc;
 pub mod facts;

@@ -3,7 +3,7 @@
 //! Started as the first process of a process namespace (`unshare --pid --fork`), so that every node ends
 //! with it. It ends when its standard input does: whoever started it holds the other end.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use gatehouse_model::{Doing as _, Fault, Site};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::host::daemon;
+use crate::host::daemon::{self, Sink};
 use crate::host::lifecycle::BRIDGE;
 use crate::paths::Paths;
 use crate::tool;
@@ -70,7 +70,7 @@ pub fn run(options: &TrialOptions) -> Result<(), Fault> {
     for (listener, inside) in listeners {
         std::thread::spawn(move || forward(&listener, inside));
     }
-    let sinks: Vec<Box<dyn Write + Send>> = vec![Box::new(io::stdout())];
+    let sinks = vec![Sink { to: Box::new(io::stdout()), progress: true }];
     daemon::serve(&paths, sinks, || {
         io::copy(&mut io::stdin().lock().by_ref(), &mut io::sink()).doing(|| "reading standard input")?;
         Ok(())

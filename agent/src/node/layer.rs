@@ -20,8 +20,9 @@ const PIECE: usize = 1 << 20;
 const WAITING: usize = 8;
 /// How many times in a row a download may break without a single byte in between.
 const ATTEMPTS: u32 = 5;
-/// How often progress is told.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often progress is told. Each time passes a console, TLS and the board, which costs an emulated machine a
+/// tenth of a second.
+const TELL_EVERY: Duration = Duration::from_secs(3);
 
 /// Where the bytes of a layer come from; a test has its own.
 pub trait Source: Send {
@@ -47,7 +48,7 @@ impl Source for DepotFile {
     }
 }
 
-/// Fetches a layer and unpacks it into a directory; `told` gets percent and MiB/s about every second.
+/// Fetches a layer and unpacks it into a directory; `told` gets percent and MiB/s every few seconds.
 ///
 /// # Errors
 /// The download breaks for good, size or digest differ from what the depot's list says, or unpacking fails.

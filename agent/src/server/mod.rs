@@ -8,6 +8,8 @@ mod files;
 mod holder;
 mod http;
 mod keep;
+#[cfg(test)]
+mod page_tests;
 pub mod profiles;
 mod secure;
 mod status;
@@ -15,6 +17,7 @@ mod status;
 mod tests;
 mod tls;
 pub mod tokens;
+pub mod view;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use self::authority::Authority;
 use self::files::Files;
 use self::profiles::Profiles;
 use self::tokens::Tokens;
+use self::view::ViewKey;
 use crate::control::board::Board;
 use crate::paths::Paths;
 
@@ -71,6 +75,7 @@ pub struct Server {
     tokens: Arc<Tokens>,
     authority: Authority,
     profiles: Profiles,
+    view: ViewKey,
 }
 
 /// A server that runs until it is stopped or dropped.
@@ -104,6 +109,7 @@ impl Server {
             tokens,
             authority,
             profiles,
+            view: ViewKey::open(&paths)?,
         });
         let (plain, secure) = (bind(http)?, bind(tls)?);
         let tls_config = tls::config(&server, tls)?;

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{
-    ConnectInfo, DefaultBodyLimit, FromRef, FromRequestParts, Json, OptionalFromRequestParts, Path, State,
-};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRef, FromRequestParts, Json, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -51,22 +49,6 @@ fn refuse(status: StatusCode, text: impl std::fmt::Display) -> Refused {
 #[derive(Debug)]
 pub(super) struct Caller(NodeName);
 
-impl<S: Send + Sync> OptionalFromRequestParts<S> for Caller
-where
-    Arc<Server>: FromRef<S>,
-{
-    type Rejection = Refused;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Refused> {
-        let server = Arc::<Server>::from_ref(state);
-        let ConnectInfo(peer) = parts
-            .extract::<ConnectInfo<Peer>>()
-            .await
-            .map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error))?;
-        Ok(peer.node(&server.site).cloned().map(Self))
-    }
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for Caller
 where
     Arc<Server>: FromRef<S>,
@@ -74,9 +56,14 @@ where
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        let caller = <Self as OptionalFromRequestParts<S>>::from_request_parts(parts, state).await?;
+        let server = Arc::<Server>::from_ref(state);
+        let ConnectInfo(peer) = parts
+            .extract::<ConnectInfo<Peer>>()
+            .await
+            .map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error))?;
         let text = "this needs a node's certificate; enrol with its token first";
-        caller.ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, text))
+        let node = peer.node(&server.site).cloned();
+        node.map(Self).ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, text))
     }
 }
 

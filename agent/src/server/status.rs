@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderName, header};
 use axum::response::{Html, IntoResponse};
 use axum::{Json, http::HeaderValue};
@@ -12,7 +12,6 @@ use gatehouse_model::Event;
 use serde::Serialize;
 
 use super::Server;
-use super::secure::Caller;
 use crate::control::board::{NodeState, NodeStatus, Status};
 use crate::wire::PhaseTime;
 
@@ -64,9 +63,11 @@ fn shown(status: Status, known: bool) -> Shown {
     }
 }
 
-/// `GET /status.json`.
-pub(super) async fn json(caller: Option<Caller>, State(server): State<Arc<Server>>) -> impl IntoResponse {
-    (no_store(), Json(shown(server.board.status(), caller.is_some())))
+/// `GET /status.json`, with the page's key as `?key=…` or without.
+pub(super) async fn json(RawQuery(query): RawQuery, State(server): State<Arc<Server>>) -> impl IntoResponse {
+    let given = query.as_deref().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("key="));
+    let known = given.is_some_and(|key| server.view.fits(key));
+    (no_store(), Json(shown(server.board.status(), known)))
 }
 
 /// `GET /status`.

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use super::tokens::Tokens;
+use super::view::ViewKey;
 use super::{Running, Server, ServerConfig};
 use crate::control::board::{Board, NodeState};
 use crate::paths::Paths;
@@ -56,15 +57,15 @@ fn sample_lock() -> Lock {
     Lock { schema: 1, agent: zero, request: zero, sets: vec![set], packages: Vec::new() }
 }
 
-struct Place {
+pub(super) struct Place {
     dir: TempDir,
-    board: Arc<Board>,
+    pub(super) board: Arc<Board>,
     tokens: Arc<Tokens>,
     layer: Vec<u8>,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let lcfg = dir.path().join("state/site/lcfg");
         fs::create_dir_all(lcfg.join("source")).expect("made");
@@ -81,11 +82,11 @@ impl Place {
         Self { dir, board, tokens: Arc::new(Tokens::new()), layer }
     }
 
-    fn paths(&self) -> Paths {
+    pub(super) fn paths(&self) -> Paths {
         Paths::trial(self.dir.path(), &self.dir.path().join("depot"))
     }
 
-    fn start(&self) -> Running {
+    pub(super) fn start(&self) -> Running {
         let file = |path: &str, bytes: &[u8]| FileRef {
             path: path.into(),
             size: bytes.len() as u64,
@@ -367,7 +368,13 @@ fn strangers_see_no_addresses_and_no_texts() {
     let text = stranger.get("/status.json", &[]).text();
     assert!(text.contains("node1") && text.contains("failed"), "{text}");
     assert!(!text.contains("panic") && !text.contains("127.0.0."), "{text}");
-    let text = enrolled(&place, &server, "node1").get("/status.json", &[]).text();
+    let text = enrolled(&place, &server, "node1").get("/status.json?key=", &[]).text();
+    assert!(
+        !text.contains("panic") && !text.contains("127.0.0."),
+        "a node sees no more than a stranger: {text}"
+    );
+    let key = ViewKey::read(&place.paths()).expect("readable").expect("there is a key");
+    let text = stranger.get(&format!("/status.json?key={key}"), &[]).text();
     assert!(text.contains("panic") && text.contains("127.0.0.21"), "{text}");
     let page = stranger.get("/status", &[]).text();
     assert!(page.contains("status.json") && !page.contains("http:") && !page.contains("https:"));
@@ -392,6 +399,7 @@ fn the_authority_outlives_the_server_and_its_key_is_private() {
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(&state.join("authority")), 0o700);
     assert_eq!(mode(&state.join("authority/ca.key")), 0o600);
+    assert_eq!(mode(&state.join("authority/view.key")), 0o600);
     assert_eq!(mode(&state.join("profiles/node1.xml")), 0o600);
 }
 

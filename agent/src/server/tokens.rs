@@ -34,10 +34,7 @@ impl Tokens {
     }
 
     fn issue_at(&self, node: &NodeName, now: Duration) -> String {
-        let mut bytes = [0; 32];
-        let random = rustls::crypto::ring::default_provider().secure_random;
-        random.fill(&mut bytes).expect("every kernel that runs this has getrandom(2)");
-        let text = bytes.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"));
+        let text = secret();
         let token = Token { digest: Digest::of(text.as_bytes()), ends: now + LIFETIME };
         self.lock().insert(node.clone(), token);
         text
@@ -68,8 +65,16 @@ impl Tokens {
     }
 }
 
+/// 64 random hexadecimal digits.
+pub(super) fn secret() -> String {
+    let mut bytes = [0; 32];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut bytes).expect("every kernel that runs this has getrandom(2)");
+    bytes.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+}
+
 /// Compares in the same time wherever the first difference is.
-fn same(a: &Digest, b: &Digest) -> bool {
+pub(super) fn same(a: &Digest, b: &Digest) -> bool {
     let difference = a.bytes().iter().zip(b.bytes()).fold(0, |all, (x, y)| all | (x ^ y));
     std::hint::black_box(difference) == 0
 }

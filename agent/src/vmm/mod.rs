@@ -101,6 +101,12 @@ pub trait Vmm: Send + Sync {
     /// The vmm's own words.
     fn start(&self, launch: &Launch) -> Result<(), Fault>;
 
+    /// Keeps the console of a running node that an earlier agent has started, as far as it can still be read.
+    ///
+    /// # Errors
+    /// The console cannot be had.
+    fn adopt(&self, node: &NodeName) -> Result<(), Fault>;
+
     /// Whether a node runs, started by this agent or an earlier one.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gatehouse_model::site::VmmKind;
@@ -21,9 +21,9 @@ const PV_GRUB: &str = "/usr/lib/grub-xen/grub-x86_64-xen.bin";
 /// libxl's scripts give a device 40 s to go away; after that nothing more is to be hoped for.
 const LONGEST_CLEARING: Duration = Duration::from_secs(60);
 
-/// How old an answer of `xl list` may be for those who only watch. Every node's thread asks each second, and
-/// starting a program takes an emulated machine a tenth of one.
-const STALE: Duration = Duration::from_millis(1500);
+/// How old an answer of `xl list` may be for those who only watch: that a domain has ended is known at once by the
+/// end of its console. Every node's thread asks each second, and `xl list` takes an emulated machine a whole one.
+const STALE: Duration = Duration::from_secs(30);
 
 /// The domains that Xen knows, by name.
 type Domains = BTreeMap<String, Power>;
@@ -32,13 +32,13 @@ type Domains = BTreeMap<String, Power>;
 #[derive(Debug)]
 pub struct Xen {
     paths: Paths,
-    seen: Mutex<Option<(Instant, Domains)>>,
+    seen: Arc<Mutex<Option<(Instant, Domains)>>>,
 }
 
 impl Xen {
     /// A driver for nodes below these paths.
     pub fn new(paths: Paths) -> Self {
-        Self { paths, seen: Mutex::new(None) }
+        Self { paths, seen: Arc::default() }
     }
 
     /// The domains as they were at most so long ago.
@@ -58,22 +58,32 @@ impl Xen {
         Ok(self.domains(Duration::ZERO)?.get(node.as_str()).copied().unwrap_or(Power::Off))
     }
 
+    /// Whoever watches must not be told what was before a start.
+    fn note_on(&self, node: &NodeName) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, domains)) = seen.as_mut() {
+            domains.insert(node.to_string(), Power::On);
+        }
+    }
+
     /// Removes what is left of a domain that has ended: its name cannot be used again before. xl's own monitor
     /// does the same, so either may come first.
     fn clear(&self, node: &NodeName) -> Result<(), Fault> {
         let begun = Instant::now();
-        while self.domains(Duration::ZERO)?.contains_key(node.as_str()) {
+        loop {
+            // Fails where the monitor was faster.
+            let _ = tool::run("xl", &["destroy", node.as_str()]);
+            if !self.domains(Duration::ZERO)?.contains_key(node.as_str()) {
+                return Ok(());
+            }
             if begun.elapsed() > LONGEST_CLEARING {
                 return Err(Fault::new(format!("what is left of the domain {node} does not go away")));
             }
-            // Fails where the monitor was faster.
-            let _ = tool::run("xl", &["destroy", node.as_str()]);
             std::thread::sleep(Duration::from_millis(300));
         }
-        Ok(())
     }
 
-    /// Reads a node's console in a process of its own, which ends with the node.
+    /// Reads a node's console in a process of its own, which ends with the domain.
     fn keep_console(&self, node: &NodeName) -> Result<(), Fault> {
         let mut child = Command::new("xl")
             .args(["console", node.as_str()])
@@ -85,7 +95,12 @@ impl Xen {
         if let (Some(output), Some(input)) = (child.stdout.take(), child.stdin.take()) {
             console::keep(&self.paths, node, output, input)?;
         }
-        std::thread::spawn(move || child.wait());
+        let seen = Arc::clone(&self.seen);
+        std::thread::spawn(move || {
+            // However it ended: what is known of the domains is no longer sure.
+            let _ = child.wait();
+            *seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        });
         Ok(())
     }
 }
@@ -146,10 +161,11 @@ impl Vmm for Xen {
     }
 
     fn start(&self, launch: &Launch) -> Result<(), Fault> {
-        if self.power_now(&launch.node)? == Power::On {
-            return Ok(());
+        match self.domains(Duration::ZERO)?.get(launch.node.as_str()) {
+            Some(Power::On) => return Ok(()),
+            Some(Power::Off) => self.clear(&launch.node)?,
+            None => {}
         }
-        self.clear(&launch.node)?;
         if let Some((path, text)) = &launch.config {
             fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).doing(|| "making conf/")?;
             fs::write(path, text).doing(|| format!("writing {}", path.display()))?;
@@ -161,8 +177,12 @@ impl Vmm for Xen {
         // Time for the console's reader to be there.
         std::thread::sleep(Duration::from_millis(500));
         tool::run("xl", &["unpause", launch.node.as_str()])?;
-        // Whoever watches must not be told what was before.
-        self.power_now(&launch.node).map(drop)
+        self.note_on(&launch.node);
+        Ok(())
+    }
+
+    fn adopt(&self, node: &NodeName) -> Result<(), Fault> {
+        self.keep_console(node)
     }
 
     fn power(&self, node: &NodeName) -> Result<Power, Fault> {

@@ -9,7 +9,7 @@ use gatehouse_model::site::Node;
 use gatehouse_model::{Doing as _, Fault, State};
 
 use super::record::Record;
-use super::{BRIDGE, Lifecycle, Wanted, phase};
+use super::{BRIDGE, Lifecycle, Wanted, phase, room};
 use crate::control::board::{NodeState, now_millis};
 use crate::vmm::{Boot, Power, Vm, initrd};
 use crate::wire::{Ack, Milestone, Passport};
@@ -20,7 +20,10 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(3600);
 impl Lifecycle {
     /// Installs a node from the beginning: whatever an earlier try left on its disk is overwritten.
     pub(super) fn install(&self, node: &Node, index: u32) -> Result<(), Fault> {
+        self.installs.wait(&node.name);
         let _turn = self.turn();
+        self.installs.leave(&node.name);
+        room::check(&self.means.paths.vms).doing(|| format!("installing node {}", node.name))?;
         let board = &self.means.board;
         board.update(&node.name, |status| status.state = NodeState::Installing);
         board.say(&phase(&node.name), "installing", State::Started, "");
@@ -113,7 +116,7 @@ impl Lifecycle {
     /// A place among the installs that run at the same time: one for each processor.
     fn turn(&self) -> Turn<'_> {
         let most = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let mut running = self.installs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         while *running >= most {
             running = self.installed.wait(running).unwrap_or_else(PoisonError::into_inner);
         }
@@ -126,7 +129,7 @@ struct Turn<'a>(&'a Lifecycle);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.installs.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *self.0.installing.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.installed.notify_one();
     }
 }

@@ -4,6 +4,7 @@
 mod install;
 mod queue;
 mod record;
+mod room;
 mod start;
 mod steward;
 
@@ -106,9 +107,10 @@ pub struct Lifecycle {
     means: Means,
     wanted: Mutex<BTreeMap<NodeName, Wanted>>,
     changed: Condvar,
-    installs: Mutex<usize>,
+    installing: Mutex<usize>,
     installed: Condvar,
-    queue: Queue,
+    installs: Queue,
+    starts: Queue,
 }
 
 impl std::fmt::Debug for Lifecycle {
@@ -122,17 +124,25 @@ impl Lifecycle {
     pub fn start(means: Means) -> Arc<Self> {
         let wanted = |node: &Node| if node.autostart { Wanted::Running } else { Wanted::Stopped };
         let all = means.site.nodes.iter().map(|node| (node.name.clone(), wanted(node))).collect();
-        let installed = |node: &&Node| Record::path(&means.paths, &node.name).exists();
-        let first = means.site.nodes.iter().filter(|node| node.autostart).filter(installed);
-        let queue = Queue::new(first.map(|node| node.name.clone()).collect());
+        let (to_start, to_install): (Vec<_>, Vec<_>) =
+            means.site.nodes.iter().filter(|node| node.autostart).partition(|node| {
+                // One that cannot be looked at is not waited for: it fails on its own.
+                Record::path(&means.paths, &node.name).exists()
+            });
+        let queue = |nodes: Vec<&Node>| Queue::new(nodes.into_iter().map(|node| node.name.clone()).collect());
+        let (installs, starts) = (queue(to_install), queue(to_start));
         let lifecycle = Arc::new(Self {
             means,
-            queue,
+            installs,
+            starts,
             wanted: Mutex::new(all),
             changed: Condvar::new(),
-            installs: Mutex::new(0),
+            installing: Mutex::new(0),
             installed: Condvar::new(),
         });
+        let means = &lifecycle.means;
+        let dirs = vec![means.paths.vms.clone(), means.paths.state.clone()];
+        room::watch(Arc::clone(&means.board), means.site.name.to_string(), dirs);
         for (index, node) in (0..).zip(lifecycle.means.site.nodes.clone()) {
             let lifecycle = Arc::clone(&lifecycle);
             std::thread::spawn(move || lifecycle.live(&node, index));
@@ -179,7 +189,10 @@ impl Lifecycle {
         let power = self.means.driver.power(&node.name)?;
         let step = next_step(record.is_some(), power, self.wanted(&node.name));
         if step != Step::Start {
-            self.queue.leave(&node.name);
+            self.starts.leave(&node.name);
+        }
+        if !matches!(step, Step::Clear | Step::Install) {
+            self.installs.leave(&node.name);
         }
         match step {
             Step::Clear => self.means.driver.stop(&node.name, Duration::ZERO),

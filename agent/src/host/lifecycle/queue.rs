@@ -1,10 +1,10 @@
-//! The order in which installed nodes are started when the host has started: that of the site.
+//! The order in which nodes are installed, and installed ones started, when the host has started: that of the site.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use gatehouse_model::NodeName;
 
-/// Who has yet to be started, the next one first. Whoever is not in it waits for nobody.
+/// Whose turn is yet to come, the next one first. Whoever is not in it waits for nobody.
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: Mutex<Vec<NodeName>>,
@@ -24,7 +24,7 @@ impl Queue {
         }
     }
 
-    /// A node has been started, or will not be.
+    /// A node has had its turn, or needs none.
     pub fn leave(&self, node: &NodeName) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != node);
         self.moved.notify_all();

@@ -21,7 +21,7 @@ const MOST_STARTS: u32 = 3;
 impl Lifecycle {
     pub(super) fn boot(&self, node: &Node, index: u32, record: Option<&Record>) -> Result<(), Fault> {
         let record = record.ok_or_else(|| Fault::new(format!("node {} is not installed", node.name)))?;
-        self.queue.wait(&node.name);
+        self.starts.wait(&node.name);
         if self.wanted(&node.name) == Wanted::Stopped {
             return Ok(());
         }
@@ -37,7 +37,7 @@ impl Lifecycle {
         let launch = self.means.driver.render(&vm, boot);
         for tries in 1.. {
             let started = self.means.driver.start(&launch);
-            self.queue.leave(&node.name);
+            self.starts.leave(&node.name);
             started.doing(|| format!("starting node {}", node.name))?;
             match self.await_running(node) {
                 Err(fault) if tries < MOST_STARTS && self.means.driver.power(&node.name)? == Power::Off => {
@@ -86,6 +86,7 @@ impl Lifecycle {
         if known.is_none_or(|status| status.state != NodeState::Running)
             && let Some(record) = record
         {
+            self.means.driver.adopt(&node.name)?;
             let up =
                 TcpStream::connect_timeout(&SocketAddr::from((node.address, 22)), Duration::from_secs(2));
             if up.is_ok() {
