@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use gatehouse_model::{Doing as _, Fault};
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{
-    Mode, SFlag, UtimensatFlags, fchmod, fstatat, futimens, makedev, mkdirat, mknodat, utimensat,
+    Mode, SFlag, UtimensatFlags, fchmod, fstatat, futimens, makedev, mkdirat, mknodat, umask, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
@@ -47,6 +47,15 @@ struct Owner {
     gid: Option<Gid>,
 }
 
+impl Owner {
+    /// What is to be changed of something just made here: nearly all of it is root's already, and a system call
+    /// costs a paravirtual machine dearly.
+    fn of_new(self) -> Option<Self> {
+        let root = self.uid.is_none_or(Uid::is_root) && self.gid.is_none_or(|gid| gid.as_raw() == 0);
+        (!root).then_some(self)
+    }
+}
+
 /// Puts entries below a root. Paths are opened beneath the root and through no symbolic link: a layer names
 /// every file by its real place, and one that does not is refused.
 struct Unpacker {
@@ -54,6 +63,8 @@ struct Unpacker {
     parent: Option<(PathBuf, OwnedFd)>,
     directories: Vec<Directory>,
     with_owners: bool,
+    /// What a new file's mode lacks of what was asked for.
+    umask: Mode,
     piece: Vec<u8>,
     done: Unpacked,
 }
@@ -71,6 +82,7 @@ pub fn unpack(stream: impl Read, root: &Path) -> Result<Unpacked, Fault> {
         parent: None,
         directories: Vec::new(),
         with_owners: Uid::effective().is_root(),
+        umask: umask_now(),
         piece: vec![0; PIECE],
         done: Unpacked::default(),
     };
@@ -168,7 +180,8 @@ impl Unpacker {
         mtime: TimeSpec,
     ) -> Result<(), Fault> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut file = File::from(openat(self.here(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        let plain = mode & !(Mode::S_ISUID | Mode::S_ISGID | Mode::S_ISVTX);
+        let mut file = File::from(openat(self.here(), name, flags, plain)?);
         loop {
             let count = entry.read(&mut self.piece)?;
             if count == 0 {
@@ -178,8 +191,12 @@ impl Unpacker {
             self.done.bytes += count as u64;
         }
         // Changing the owner clears setuid bits and file capabilities: owner first, then these.
-        fchown(&file, owner.uid, owner.gid)?;
-        fchmod(&file, mode)?;
+        if let Some(owner) = owner.of_new() {
+            fchown(&file, owner.uid, owner.gid)?;
+        }
+        if mode != plain || mode.intersects(self.umask) {
+            fchmod(&file, mode)?;
+        }
         self.attributes(entry, &file)?;
         Ok(futimens(&file, &mtime, &mtime)?)
     }
@@ -207,7 +224,9 @@ impl Unpacker {
     ) -> Result<(), Fault> {
         let target = entry.link_name()?.ok_or_else(|| Fault::new("the symbolic link has no target"))?;
         symlinkat(target.as_ref(), self.here(), name)?;
-        fchownat(self.here(), name, owner.uid, owner.gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        if let Some(owner) = owner.of_new() {
+            fchownat(self.here(), name, owner.uid, owner.gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        }
         Ok(utimensat(self.here(), name, &mtime, &mtime, UtimensatFlags::NoFollowSymlink)?)
     }
 
@@ -257,6 +276,13 @@ impl Unpacker {
         }
         Ok(())
     }
+}
+
+/// The process's mask; it can be asked for only by setting one.
+fn umask_now() -> Mode {
+    let now = umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    umask(now);
+    now
 }
 
 /// The path below the root: without a leading `./` or `/`, and never upwards.
