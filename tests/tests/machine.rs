@@ -1,4 +1,4 @@
-//! The real image in an emulated machine: one rich boot that serves every check.
+//! The real image in an emulated machine: one rich boot that serves every check, and a short one under UEFI.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,26 +6,31 @@ use std::time::Duration;
 
 use gatehouse_tests::{Try, gatehouse, has, outcome, site};
 
-const BOOT: Duration = Duration::from_secs(1500);
+const BOOT: Duration = Duration::from_secs(2400);
+const NODES: [&str; 4] = ["ce", "se", "ui", "wn"];
 
 fn trial(site: &Path, dir: &Path, more: &[&str]) -> Try {
     let mut command = Command::new(gatehouse());
     command
         .arg("try")
         .arg(site)
-        .args(["--vmm", "xen", "--json", "--timeout", "1500", "--dir"])
+        .args(["--vmm", "xen", "--json", "--timeout", "2400", "--dir"])
         .arg(dir)
         .args(more);
     Try::start(&mut command, dir)
 }
 
+fn temp() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("gatehouse-xen-").tempdir_in("/var/tmp").expect("a directory")
+}
+
 #[test]
-fn the_image_installs_its_site_through_a_power_cut_and_boots_again() {
+fn the_image_installs_its_site_through_a_power_cut_and_keeps_it_running() {
     if !has(&["qemu-system-x86_64", "ssh", "setpriv"]) {
         return;
     }
-    let temp = tempfile::Builder::new().prefix("gatehouse-xen-").tempdir_in("/var/tmp").expect("a directory");
-    let (site, dir) = (site("minimal", temp.path()), temp.path().join("trial"));
+    let temp = temp();
+    let (site, dir) = (site("grid-gateway", temp.path()), temp.path().join("trial"));
 
     let mut cut = trial(&site, &dir, &[]);
     cut.wait_for("unpacking layer", BOOT);
@@ -33,29 +38,102 @@ fn the_image_installs_its_site_through_a_power_cut_and_boots_again() {
 
     let mut machine = trial(&site, &dir, &["--resume"]);
     machine.wait_for("running; log in", BOOT);
-    assert!(!machine.saw("gh-vms (17.8 GiB) started"), "what was finished was done again");
-
-    let mounted =
-        "for at in / /etc /srv/vms /depot; do findmnt -no FSTYPE $at | tail -n 1; done; xl list | wc -l";
-    let host = machine.ssh("minimal", mounted);
-    assert_eq!(host.stdout, "erofs\noverlay\nxfs\nerofs\n3\n", "{host:?}");
-    let nodes = machine.ssh("minimal", "gatectl node list");
-    assert!(nodes.stdout.contains("node1") && nodes.stdout.contains("running"), "{nodes:?}");
-    let node = machine.ssh("node1", "hostname; findmnt -no FSTYPE /; dpkg --audit");
-    assert_eq!(node.stdout, "node1\next4\n", "{node:?}");
-    let secrets = machine.ssh("minimal", "ls /srv/vms/node1/conf; stat -c %a /var/lib/gatehouse/authority");
-    assert!(
-        !secrets.stdout.contains("install-initrd"),
-        "the initramfs with the token is still there: {secrets:?}"
-    );
-    assert!(secrets.stdout.ends_with("700\n"), "{secrets:?}");
+    assert!(!machine.saw("on vda9 for the stores started"), "what was finished was done again");
+    the_host_is_as_designed(&machine);
+    the_nodes_are_as_designed(&machine);
+    a_node_that_dies_comes_back_alone(&machine);
+    an_agent_that_dies_leaves_the_nodes_running(&machine);
     outcome(&machine.interrupt());
 
-    // The boot above was already the second of this disk; a third shows that an installed node is only started.
+    // The boot above was already the second of this disk; a third shows that installed nodes are only started.
     if std::env::var_os("GATEHOUSE_FULL").is_none() {
         return;
     }
     let again = trial(&site, &dir, &["--resume", "--exit"]).end();
     outcome(&again);
     assert!(!again.stderr.contains("installing started"), "an installed node was installed again");
+}
+
+fn the_host_is_as_designed(machine: &Try) {
+    let mounted =
+        "for at in / /etc /srv/vms /depot; do findmnt -no FSTYPE $at | tail -n 1; done; xl list | wc -l";
+    let host = machine.ssh("gateway", mounted);
+    assert_eq!(host.stdout, "erofs\noverlay\nxfs\nerofs\n6\n", "{host:?}");
+    let secrets = machine.ssh("gateway", "ls /srv/vms/*/conf; stat -c %a /var/lib/gatehouse/authority");
+    assert!(
+        !secrets.stdout.contains("install-initrd"),
+        "an initramfs with a token is still there: {secrets:?}"
+    );
+    assert!(secrets.stdout.ends_with("700\n"), "{secrets:?}");
+    let shown =
+        machine.ssh("gateway", "cat /run/issue.d/gatehouse.issue; systemctl --failed --plain --no-legend");
+    assert!(shown.stdout.contains("gateway: all nodes are running"), "{shown:?}");
+    for node in NODES {
+        assert!(
+            shown.stdout.lines().any(|line| line.starts_with(node) && line.contains("running")),
+            "{shown:?}"
+        );
+    }
+}
+
+fn the_nodes_are_as_designed(machine: &Try) {
+    for node in NODES {
+        let seen = machine.ssh(node, "hostname -f; findmnt -no FSTYPE /; dpkg --audit");
+        assert_eq!(seen.stdout, format!("{node}.grid.example.org\next4\n"), "{seen:?}");
+    }
+    let others = NODES.map(|node| format!("ping -c 1 -w 20 {node} >/dev/null && echo {node}")).join("; ");
+    let seen = machine.ssh("wn", &others);
+    assert_eq!(seen.stdout, "ce\nse\nui\nwn\n", "{seen:?}");
+}
+
+/// Ids of the domains, by name.
+fn domains(machine: &Try) -> Vec<(String, String)> {
+    let list = machine.ssh("gateway", "xl list");
+    let line = |line: &str| {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        Some((words.next()?, words.next()?))
+    };
+    list.stdout.lines().skip(2).filter_map(line).collect()
+}
+
+fn wait_until_all_run(machine: &Try) {
+    let wait = "for try in $(seq 120); do gatectl status --json | grep -o '\"state\":\"running\"' | wc -l | grep -qx 4 \
+                && exit 0; sleep 3; done; gatectl status; exit 1";
+    let seen = machine.ssh("gateway", wait);
+    assert_eq!(seen.code, 0, "{seen:?}");
+}
+
+fn a_node_that_dies_comes_back_alone(machine: &Try) {
+    let before = domains(machine);
+    let killed = machine
+        .ssh("gateway", "xl destroy ui; while gatectl node list | grep -q '^ui .*running'; do sleep 1; done");
+    assert_eq!(killed.code, 0, "{killed:?}");
+    wait_until_all_run(machine);
+    for (name, id) in domains(machine) {
+        let same = before.contains(&(name.clone(), id));
+        assert_eq!(same, name != "ui", "{name} was started again, or ui was not");
+    }
+}
+
+fn an_agent_that_dies_leaves_the_nodes_running(machine: &Try) {
+    let before = domains(machine);
+    let killed = machine
+        .ssh("gateway", "systemctl kill --signal=KILL gatehouse; sleep 10; systemctl is-active gatehouse");
+    assert_eq!(killed.stdout, "active\n", "{killed:?}");
+    wait_until_all_run(machine);
+    assert_eq!(domains(machine), before, "a node was started again");
+}
+
+#[test]
+fn the_same_image_starts_under_uefi() {
+    if !has(&["qemu-system-x86_64", "ssh", "setpriv"]) {
+        return;
+    }
+    let temp = temp();
+    let (site, dir) = (site("minimal", temp.path()), temp.path().join("trial"));
+    let mut machine = trial(&site, &dir, &["--firmware", "uefi"]);
+    machine.wait_for("server: server done", BOOT);
+    let firmware = machine.ssh("minimal", "test -d /sys/firmware/efi || xl dmesg | grep -i 'EFI'; hostname");
+    assert!(firmware.stdout.ends_with("minimal\n"), "{firmware:?}");
+    machine.kill();
 }

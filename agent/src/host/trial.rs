@@ -35,6 +35,9 @@ pub struct TrialOptions {
     forward: Vec<Forward>,
 }
 
+/// The trial's bridge, in a network of its own: any locally administered address will do.
+const BRIDGE_MAC: &str = "02:67:68:00:00:01";
+
 /// A port outside that leads to one inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Forward {
@@ -100,6 +103,8 @@ fn enter(site: &Site) -> Result<(), Fault> {
     let address = format!("{}/{}", site.network.host, site.network.subnet.prefix);
     tool::run("ip", &["link", "set", "lo", "up"])?;
     tool::run("ip", &["link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0"])?;
+    // One of its own: else it takes the lowest of its ports', and changes it under the nodes as ports come and go.
+    tool::run("ip", &["link", "set", BRIDGE, "address", BRIDGE_MAC])?;
     tool::run("ip", &["address", "add", &address, "dev", BRIDGE])?;
     tool::run("ip", &["link", "set", BRIDGE, "up"]).map(drop)
 }

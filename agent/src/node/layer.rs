@@ -18,8 +18,11 @@ use crate::node::unpack::{Unpacked, unpack};
 const PIECE: usize = 1 << 20;
 /// How many pieces may wait between two threads.
 const WAITING: usize = 8;
-/// How many times in a row a download may break without a single byte in between.
-const ATTEMPTS: u32 = 5;
+/// How many times in a row a download may break without a single byte in between: with the pauses about a minute,
+/// in which a switch starts anew.
+const ATTEMPTS: u32 = 24;
+/// The pause after the first of them; each later one is longer by it.
+const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
 /// How often progress is told. Each time passes a console, TLS and the board, which costs an emulated machine a
 /// tenth of a second.
 const TELL_EVERY: Duration = Duration::from_secs(3);
@@ -135,7 +138,7 @@ fn fetch(
             Ok(()) if fruitless >= ATTEMPTS => {
                 return Err(Fault::new(format!("the download ends after {offset} of {size} bytes")));
             }
-            Err(_) | Ok(()) if offset < size => thread::sleep(Duration::from_millis(200) * fruitless),
+            Err(_) | Ok(()) if offset < size => thread::sleep(PAUSE * fruitless),
             _ => {}
         }
     }

@@ -8,7 +8,7 @@ use gatehouse_model::Fault;
 use super::target::Target;
 
 /// Files: path, mode, text.
-const FILES: [(&str, u32, &str); 6] = [
+const FILES: [(&str, u32, &str); 7] = [
     (
         "/etc/initramfs-tools/conf.d/gatehouse",
         0o644,
@@ -33,6 +33,13 @@ const FILES: [(&str, u32, &str); 6] = [
         "/etc/systemd/system/gatehouse-client.service",
         0o644,
         include_str!("../../../overlays/node/etc/systemd/system/gatehouse-client.service"),
+    ),
+    (
+        "/etc/systemd/system/systemd-udev-trigger.service.d/gatehouse.conf",
+        0o644,
+        include_str!(
+            "../../../overlays/node/etc/systemd/system/systemd-udev-trigger.service.d/gatehouse.conf"
+        ),
     ),
     (
         "/etc/systemd/system/getty@tty0.service.d/gatehouse.conf",

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use gatehouse_model::site::Node;
@@ -21,7 +20,7 @@ impl Lifecycle {
     /// Installs a node from the beginning: whatever an earlier try left on its disk is overwritten.
     pub(super) fn install(&self, node: &Node, index: u32) -> Result<(), Fault> {
         self.installs.wait(&node.name);
-        let _turn = self.turn();
+        let _turn = self.turns.take(None);
         self.installs.leave(&node.name);
         room::check(&self.means.paths.vms).doing(|| format!("installing node {}", node.name))?;
         let board = &self.means.board;
@@ -111,25 +110,5 @@ impl Lifecycle {
             }
             self.means.board.wait(Duration::from_secs(1));
         }
-    }
-
-    /// A place among the installs that run at the same time: one for each processor.
-    fn turn(&self) -> Turn<'_> {
-        let most = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let mut running = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
-        while *running >= most {
-            running = self.installed.wait(running).unwrap_or_else(PoisonError::into_inner);
-        }
-        *running += 1;
-        Turn(self)
-    }
-}
-
-struct Turn<'a>(&'a Lifecycle);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *self.0.installing.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.installed.notify_one();
     }
 }

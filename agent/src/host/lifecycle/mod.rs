@@ -7,6 +7,7 @@ mod record;
 mod room;
 mod start;
 mod steward;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::server::tokens::Tokens;
 use crate::vmm::{Power, Vmm, console, store};
 use queue::Queue;
 use record::Record;
+use turn::Turns;
 
 /// How long a node may take to shut down before it is ended.
 const STOP_GRACE: Duration = Duration::from_secs(60);
@@ -107,8 +109,7 @@ pub struct Lifecycle {
     means: Means,
     wanted: Mutex<BTreeMap<NodeName, Wanted>>,
     changed: Condvar,
-    installing: Mutex<usize>,
-    installed: Condvar,
+    turns: Turns,
     installs: Queue,
     starts: Queue,
 }
@@ -137,8 +138,7 @@ impl Lifecycle {
             starts,
             wanted: Mutex::new(all),
             changed: Condvar::new(),
-            installing: Mutex::new(0),
-            installed: Condvar::new(),
+            turns: Turns::of_this_machine(),
         });
         let means = &lifecycle.means;
         let dirs = vec![means.paths.vms.clone(), means.paths.state.clone()];

@@ -15,6 +15,8 @@ use crate::wire::Milestone;
 
 /// How long a node may take from its start until it says that it is up.
 const START_LIMIT: Duration = Duration::from_secs(900);
+/// How long a start waits for its turn: one that hangs must not keep all others from starting.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// A node that ends this often while starting has a fault of its own, and a person should look at it.
 const MOST_STARTS: u32 = 3;
 
@@ -22,6 +24,7 @@ impl Lifecycle {
     pub(super) fn boot(&self, node: &Node, index: u32, record: Option<&Record>) -> Result<(), Fault> {
         let record = record.ok_or_else(|| Fault::new(format!("node {} is not installed", node.name)))?;
         self.starts.wait(&node.name);
+        let _turn = self.turns.take(Some(PATIENCE));
         if self.wanted(&node.name) == Wanted::Stopped {
             return Ok(());
         }

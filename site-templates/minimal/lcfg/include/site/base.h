@@ -10,6 +10,10 @@ client.url          SITE_SERVER_URL
 /* root logs in by key only; the keys are those of access.keys in site.toml. */
 openssh.permitroot  prohibit-password
 
+/* A virtual console is slow, and what is wrong is said all the same. */
+grub.cmdline        quiet
+grub.timeout        0
+
 install.timezone    Etc/UTC
 install.installmethods  disks packages network hosts auth openssh grub client umount
 install.imethod_disks     fstab preparedisks
