@@ -19,6 +19,8 @@ pub struct Paths {
     pub log: PathBuf,
     /// What the machine's consoles show above their prompt; none in a trial, whose terminal is somebody's.
     pub issue: Option<PathBuf>,
+    /// A tree with the programs that a host has and the machine of a trial may lack.
+    pub tools: Option<PathBuf>,
 }
 
 impl Paths {
@@ -31,6 +33,7 @@ impl Paths {
             run: "/run/gatehouse".into(),
             log: "/var/log/gatehouse".into(),
             issue: Some("/run/issue.d/gatehouse.issue".into()),
+            tools: None,
         }
     }
 
@@ -43,6 +46,7 @@ impl Paths {
             run: dir.join("run"),
             log: dir.join("log"),
             issue: None,
+            tools: None,
         }
     }
 

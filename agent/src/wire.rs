@@ -1,8 +1,9 @@
 //! What the install server and the nodes say to each other, as values.
 //!
 //! Plain HTTP on port 80 (nothing secret): `/healthz`, `/layers/…`, `/pool/…`, `/agent`.
+//! and the pool as an apt repository (`/dists/…`, `/gatehouse.asc`).
 //! TLS on port 443: `POST /enrol` with the one-time token; all else needs the certificate got by it:
-//! `GET /depot.json`, `GET /profiles/<domain>/<node>/XML/profile.xml`, `POST /progress`, `POST /ack`.
+//! `GET /depot.json`, `GET /gatehouse.asc`, `GET /profiles/<domain>/<node>/XML/profile.xml`, `POST /progress`, `POST /ack`.
 
 use std::net::Ipv4Addr;
 
@@ -11,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 /// Where the node's first words are in its initramfs: [`Passport`] as JSON.
 pub const PASSPORT_PATH: &str = "gatehouse/passport.json";
+
+/// Where the pool's public key is served: over TLS for nodes, and plainly for whoever compares it.
+pub const POOL_KEY_PATH: &str = "/gatehouse.asc";
 
 /// What a node is given by its vmm, in a cpio archive behind its initramfs: enough to reach the install
 /// server and be believed there. Never on a command line, where any process could read it.

@@ -1,17 +1,18 @@
-//! The depot: layers, installer and node kernels in one directory, with `depot.json` at its top.
+//! The depot: layers, pool, installer and node kernels in one directory, with `depot.json` at its top.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use gatehouse_model::site::VmmKind;
+use gatehouse_model::site::{Packages, VmmKind};
 use gatehouse_model::{
     Depot, Digest, Doing as _, Fault, FileRef, Layer, Lock, NodeKernel, PackageSet, SET_INSTALLER, SET_TOOLS,
 };
 use serde::Deserialize;
 
 use crate::cache::{Cache, digest_file};
+use crate::pool;
 use crate::root::{Finish, Wanted, ensure};
 use crate::tools::Tools;
 
@@ -28,6 +29,8 @@ pub struct Contents<'a> {
     pub epoch: u64,
     /// For which vmm the kernel and installer are made.
     pub vmm: VmmKind,
+    /// The site's `[packages]`.
+    pub packages: &'a Packages,
 }
 
 #[derive(Deserialize)]
@@ -46,10 +49,11 @@ pub fn make(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Depot, 
         agent: add(to, contents.agent, "agent")?,
         kernels: BTreeMap::new(),
         layers: BTreeMap::new(),
+        pool: pool::make(contents, cache, to)?,
     };
     let kernel = kernel(contents, cache, to)?;
     depot.kernels.insert(contents.vmm.to_string(), kernel);
-    for set in contents.lock.sets.iter().filter(|set| set.name.starts_with("node-")) {
+    for set in contents.lock.node_sets().filter(|_| contents.packages.layers) {
         depot.layers.insert(set.closure(), layer(set, contents, cache, to)?);
     }
     let json = serde_json::to_string_pretty(&depot).doing(|| "writing depot.json")?;
@@ -123,7 +127,10 @@ fn layer(set: &PackageSet, contents: &Contents<'_>, cache: &Cache, to: &Path) ->
 }
 
 /// Puts a file of the cache into the depot: a link where the filesystem allows it, else a copy.
-fn add(depot: &Path, from: &Path, name: &str) -> Result<FileRef, Fault> {
+///
+/// # Errors
+/// It cannot be linked, copied or read.
+pub fn add(depot: &Path, from: &Path, name: &str) -> Result<FileRef, Fault> {
     let to: PathBuf = depot.join(name);
     let doing = || format!("putting {name} into the depot");
     if let Some(parent) = to.parent() {

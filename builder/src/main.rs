@@ -7,6 +7,7 @@ mod depot;
 mod fetch;
 mod image;
 mod lock;
+mod pool;
 mod root;
 mod share;
 mod site_dir;

@@ -153,3 +153,15 @@ impl Control {
         self.files.contains_key("md5sums")
     }
 }
+
+/// What a package with these fields says about itself, for tests.
+#[cfg(test)]
+pub(crate) fn control_of(fields: &str) -> Control {
+    let mut builder = tar::Builder::new(Vec::new());
+    let text = format!("Version: 1\nArchitecture: all\n{fields}\n");
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, "./control", text.as_bytes()).expect("added");
+    Control::read(builder.into_inner().expect("ended").as_slice()).expect("read")
+}

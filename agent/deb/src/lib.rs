@@ -1,5 +1,5 @@
 //! Reading .deb files, unpacking them the way dpkg does, and dpkg's database: what is left for
-//! `dpkg --configure -a` is exactly what dpkg's own `--unpack` leaves.
+//! `dpkg --configure -a` is exactly what dpkg's own `--unpack` leaves. On top of that, the recipe for whole roots.
 #![forbid(unsafe_code)]
 
 mod ar;
@@ -8,11 +8,13 @@ mod claims;
 mod control;
 mod database;
 mod deb822;
+mod index;
 pub mod kernel;
 mod order;
 mod owners;
 mod place;
 mod relation;
+pub mod root;
 mod status;
 mod triggers;
 mod unpack;
@@ -22,6 +24,7 @@ pub use archive::Deb;
 pub use control::{Conffile, Control, ControlFile};
 pub use database::{read_status, redirects, with_preinst, write};
 pub use deb822::{Paragraph, Paragraphs, paragraphs};
+pub use index::entry as index_entry;
 pub use order::{Order, everywhere, order};
 pub use relation::canonical as canonical_relations;
 pub use status::{Installed, stanza};

@@ -99,16 +99,7 @@ fn names(relations: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn control(fields: &str) -> Control {
-        let mut builder = tar::Builder::new(Vec::new());
-        let text = format!("Version: 1\nArchitecture: all\n{fields}\n");
-        let mut header = tar::Header::new_gnu();
-        header.set_size(text.len() as u64);
-        header.set_mode(0o644);
-        builder.append_data(&mut header, "./control", text.as_bytes()).expect("added");
-        Control::read(builder.into_inner().expect("ended").as_slice()).expect("read")
-    }
+    use crate::control::control_of as control;
 
     #[test]
     fn the_base_is_whole_and_comes_in_an_order_that_dpkg_can_follow() {

@@ -65,7 +65,7 @@ pub fn unpack_all(
     progress: &(dyn Fn(usize, &str) + Sync),
 ) -> Result<Vec<Unpacked>, Fault> {
     let everything: Vec<usize> = (0..debs.len()).collect();
-    let controls = parallel(&everything, threads, |index| Deb::open(&debs[index]).map(Deb::into_control))?;
+    let controls: Vec<(usize, Control)> = controls(debs, threads)?.into_iter().enumerate().collect();
     let claims = Claims::new(root);
     let owners = {
         let mut places = Places::looking(&claims);
@@ -91,6 +91,13 @@ pub fn unpack_all(
     done.sort_unstable_by_key(|(index, _)| *index);
     let contests = claims.finish()?;
     Ok(settle(controls, done, &contests))
+}
+
+/// What each of some packages says about itself.
+pub(crate) fn controls(debs: &[PathBuf], threads: usize) -> Result<Vec<Control>, Fault> {
+    let everything: Vec<usize> = (0..debs.len()).collect();
+    let all = parallel(&everything, threads, |index| Deb::open(&debs[index]).map(Deb::into_control))?;
+    Ok(all.into_iter().map(|(_, control)| control).collect())
 }
 
 /// Runs `work` for every number on some threads, in the order given; the first failure stops the rest.

@@ -15,8 +15,10 @@ mod size;
 pub use digest::{Digest, Hasher};
 pub use event::{Event, State};
 pub use fault::{Doing, Exit, Fault, Refusal};
-pub use lock::{Closure, Lock, LockedPackage, PackageId, PackageSet, SET_HOST, SET_INSTALLER, SET_TOOLS};
-pub use manifest::{Depot, FileRef, ImageManifest, ImagePart, Layer, NodeKernel};
+pub use lock::{
+    Closure, Lock, LockedPackage, PackageId, PackageSet, SET_EXTRA, SET_HOST, SET_INSTALLER, SET_TOOLS,
+};
+pub use manifest::{Depot, FileRef, ImageManifest, ImagePart, Layer, NodeKernel, Pool};
 pub use names::{Mac, NodeName};
 pub use problem::Problem;
 pub use site::Site;

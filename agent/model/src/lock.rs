@@ -15,6 +15,9 @@ pub const SET_INSTALLER: &str = "installer";
 /// Name of the package set that holds the programs which make images.
 pub const SET_TOOLS: &str = "tools";
 
+/// Name of the package set of `packages.extra`.
+pub const SET_EXTRA: &str = "extra";
+
 /// One exact package: `name=version/architecture`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackageId {
@@ -99,7 +102,7 @@ impl LockedPackage {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PackageSet {
-    /// `host`, `installer`, `tools`, or `node-` and twelve digits for a node's closure.
+    /// `host`, `installer`, `tools`, `extra`, or `node-` and twelve digits for a node's closure.
     pub name: String,
     /// What was asked of the solver: sorted package names, with `=version` where one was asked for.
     pub wishes: Vec<String>,
@@ -171,6 +174,11 @@ impl Lock {
     /// Every package by its id.
     pub fn by_id(&self) -> BTreeMap<PackageId, &LockedPackage> {
         self.packages.iter().map(|package| (package.id(), package)).collect()
+    }
+
+    /// The sets of nodes' closures.
+    pub fn node_sets(&self) -> impl Iterator<Item = &PackageSet> {
+        self.sets.iter().filter(|set| set.name.starts_with("node-"))
     }
 
     /// The set of a name.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, lock::Closure};
+use crate::{Digest, PackageId, lock::Closure};
 
 /// One file by path (relative to the depot or output directory), size in bytes and digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,20 @@ pub struct NodeKernel {
     pub initrd: Vec<FileRef>,
 }
 
+/// The package pool: every package of every node, and those of `packages.extra`. It is laid out as an apt repository
+/// whose `Release` is made and signed on the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// The suite that it is served as.
+    pub suite: String,
+    /// Seconds since 1970: the repository's date, and the time by which what is installed from it goes.
+    pub epoch: u64,
+    /// `Packages`, plain and compressed.
+    pub index: Vec<FileRef>,
+    /// The packages' files.
+    pub packages: BTreeMap<PackageId, FileRef>,
+}
+
 /// The read-only part of the image that the install server serves; `depot.json` at its top.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Depot {
@@ -48,6 +62,8 @@ pub struct Depot {
     pub kernels: BTreeMap<String, NodeKernel>,
     /// Layers by the closure they hold.
     pub layers: BTreeMap<Closure, Layer>,
+    /// The packages, one by one: for nodes whose closure has no layer, and for later changes.
+    pub pool: Pool,
 }
 
 /// One partition of an image.

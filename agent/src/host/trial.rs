@@ -30,6 +30,9 @@ pub struct TrialOptions {
     /// The site directory
     #[arg(long)]
     site: PathBuf,
+    /// A tree with programs that this machine may lack
+    #[arg(long)]
+    tools: Option<PathBuf>,
     /// LISTEN:PORT=ADDRESS:PORT, a way into the trial's network
     #[arg(long)]
     forward: Vec<Forward>,
@@ -67,7 +70,8 @@ pub fn run(options: &TrialOptions) -> Result<(), Fault> {
             TcpListener::bind(forward.outside).doing(|| format!("listening on {}", forward.outside))?;
         listeners.push((listener, forward.inside));
     }
-    let paths = Paths::trial(&options.dir, &options.depot);
+    let mut paths = Paths::trial(&options.dir, &options.depot);
+    paths.tools.clone_from(&options.tools);
     let site = import(&options.site, &paths)?;
     enter(&site)?;
     for (listener, inside) in listeners {

@@ -13,7 +13,7 @@ use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body};
 
-use crate::wire::{Ack, EnrolAnswer, EnrolRequest};
+use crate::wire::{Ack, EnrolAnswer, EnrolRequest, POOL_KEY_PATH};
 
 /// Longest time without a single byte before a connection is given up.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -96,6 +96,11 @@ impl Client {
         Ok(Self { home: home.clone(), agent })
     }
 
+    /// The install server's address.
+    pub fn server(&self) -> Ipv4Addr {
+        self.home.server
+    }
+
     fn tls(&self, path: &str) -> String {
         format!("https://{}{path}", self.home.server)
     }
@@ -169,6 +174,22 @@ impl Client {
     pub fn depot(&self) -> Result<Depot, Fault> {
         let url = self.tls("/depot.json");
         let work = || Ok::<_, Fault>(serde_json::from_str(&good(self.agent.get(&url).call()?, LONGEST)?)?);
+        work().doing(|| format!("fetching {url}"))
+    }
+
+    /// The key that the pool is signed with, armored; none while the server has not signed it.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    pub fn pool_key(&self) -> Result<Option<String>, Fault> {
+        let url = self.tls(POOL_KEY_PATH);
+        let work = || {
+            let answer = self.agent.get(&url).call()?;
+            if answer.status().as_u16() == 503 {
+                return Ok(None);
+            }
+            good(answer, LONGEST).map(Some)
+        };
         work().doing(|| format!("fetching {url}"))
     }
 

@@ -9,15 +9,15 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use gatehouse_lcfg::{PackageSpec, Profile};
-use gatehouse_model::{Closure, Doing as _, Fault, PackageId, PackageSet, State};
+use gatehouse_lcfg::Profile;
+use gatehouse_model::{Doing as _, Fault, State};
 
 use crate::node::client::{Client, Credentials, Fetched, Home};
 use crate::node::configure::Configuration;
 use crate::node::disks::{self, Made};
-use crate::node::layer::{DepotFile, put_down};
 use crate::node::machine;
 use crate::node::method::{Method, steps};
+use crate::node::packages;
 use crate::node::progress::Teller;
 use crate::node::target::Target;
 use crate::wire::{Ack, Milestone, PASSPORT_PATH, Passport, PhaseTime};
@@ -168,7 +168,7 @@ impl<'a> Install<'a> {
                 Ok(())
             }
             Method::Packages => {
-                self.packages(orders)?;
+                packages::put(&orders.client, &orders.profile.packages, &target, self.teller)?;
                 configuration.identity(&self.made)?;
                 target.bind()
             }
@@ -185,54 +185,6 @@ impl<'a> Install<'a> {
             Method::OneShot(line) => target.run("/bin/sh", &["-c", line]).map(drop),
         }
     }
-
-    fn packages(&mut self, orders: &Orders) -> Result<(), Fault> {
-        let closure = closure(&orders.profile.packages)?;
-        let depot = orders.client.depot()?;
-        let layer = depot.layers.get(&closure).ok_or_else(|| {
-            let count = orders.profile.packages.len();
-            Fault::new(format!("the depot has no layer for closure {} ({count} packages)", closure.short()))
-                .help("lock and build the site again, so that its depot has the layers of its profiles")
-        })?;
-        let source = DepotFile { client: orders.client.clone(), path: layer.file.path.clone() };
-        let teller = &mut *self.teller;
-        let mut told = |percent: u8, rate: f64| {
-            teller.say("unpacking layer", State::Progress, Some(percent), &format!("{rate:.1} MiB/s"));
-        };
-        let done = put_down(source, layer, self.target.root(), &mut told)?;
-        if done.entries != layer.entries {
-            let (is, should) = (done.entries, layer.entries);
-            return Err(Fault::new(format!(
-                "the layer has {is} entries, and the depot's list says {should}"
-            )));
-        }
-        let (entries, mib) = (done.entries, done.bytes >> 20);
-        self.teller.say("unpacking layer", State::Succeeded, None, &format!("{entries} entries, {mib} MiB"));
-        Ok(())
-    }
-}
-
-/// The digest that names the layer of exactly these packages.
-///
-/// # Errors
-/// A package without an exact version.
-pub fn closure(packages: &[PackageSpec]) -> Result<Closure, Fault> {
-    let id = |spec: &PackageSpec| {
-        let given = |part: &Option<String>| part.clone().filter(|text| text != "*");
-        let inexact = || Fault::new(format!("the package {spec} has no exact version and architecture"));
-        let mut version = given(&spec.version).ok_or_else(inexact)?;
-        if let Some(release) = given(&spec.release) {
-            version = format!("{version}-{release}");
-        }
-        Ok(PackageId {
-            name: spec.name.clone(),
-            version,
-            architecture: given(&spec.arch).ok_or_else(inexact)?,
-        })
-    };
-    let mut packages = packages.iter().map(id).collect::<Result<Vec<_>, Fault>>()?;
-    packages.sort();
-    Ok(PackageSet { name: String::new(), wishes: Vec::new(), packages }.closure())
 }
 
 /// The acknowledgement is what makes the host start the node from its disk: it is tried a few times.

@@ -9,47 +9,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use gatehouse_model::{Doing as _, Exit, Fault, Hasher, Layer};
+use gatehouse_model::{Doing as _, Fault, Layer};
 
-use crate::node::client::Client;
+use crate::node::download::{HUNG_UP, PIECE, Source, fetch};
 use crate::node::unpack::{Unpacked, unpack};
 
-/// Size of the pieces that pass between the threads.
-const PIECE: usize = 1 << 20;
 /// How many pieces may wait between two threads.
 const WAITING: usize = 8;
-/// How many times in a row a download may break without a single byte in between: with the pauses about a minute,
-/// in which a switch starts anew.
-const ATTEMPTS: u32 = 24;
-/// The pause after the first of them; each later one is longer by it.
-const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
 /// How often progress is told. Each time passes a console, TLS and the board, which costs an emulated machine a
 /// tenth of a second.
-const TELL_EVERY: Duration = Duration::from_secs(3);
-
-/// Where the bytes of a layer come from; a test has its own.
-pub trait Source: Send {
-    /// Opens the file from a byte on.
-    ///
-    /// # Errors
-    /// It cannot be reached, or does not begin there.
-    fn open(&self, from: u64) -> Result<Box<dyn Read + Send>, Fault>;
-}
-
-/// A file of the install server's depot.
-#[derive(Debug)]
-pub struct DepotFile {
-    /// The server.
-    pub client: Client,
-    /// The file's path.
-    pub path: String,
-}
-
-impl Source for DepotFile {
-    fn open(&self, from: u64) -> Result<Box<dyn Read + Send>, Fault> {
-        Ok(Box::new(self.client.depot_file(&self.path, from)?))
-    }
-}
+pub const TELL_EVERY: Duration = Duration::from_secs(3);
 
 /// Fetches a layer and unpacks it into a directory; `told` gets percent and MiB/s every few seconds.
 ///
@@ -69,14 +38,10 @@ pub fn put_down(
     let file = layer.file.clone();
     let counter = Arc::clone(&fetched);
     let fetch = thread::spawn(move || {
-        let hasher = fetch(&source, file.size, &raw_in, &counter)?;
-        let digest = hasher.finish();
-        if digest == file.sha256 {
-            return Ok(());
-        }
-        Err(Fault::new(format!("the digest of {} is {digest}, not {}", file.path, file.sha256))
-            .help("the server's file is damaged or was changed on its way; check the depot and install again")
-            .exit(Exit::Mismatch))
+        fetch(&source, &file, &mut |piece| {
+            counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            raw_in.send(piece).map_err(|_| Fault::new(HUNG_UP))
+        })
     });
     let decompress = thread::spawn(move || decompress(raw_out, &tar_in));
     let directory = root.to_owned();
@@ -108,68 +73,12 @@ pub fn put_down(
     }
 }
 
-/// What a stage says whose reader is gone: never the cause.
-const HUNG_UP: &str = "the next stage has ended";
-
 /// Percent and MiB/s.
 fn figures(bytes: u64, of: u64, after: Duration) -> (u8, f64) {
     let percent = bytes.saturating_mul(100).checked_div(of).unwrap_or(0).min(100);
     // Whole KiB fit an f64 exactly up to 8 EiB.
     let mib = f64::from(u32::try_from(bytes >> 10).unwrap_or(u32::MAX)) / 1024.0;
     (u8::try_from(percent).unwrap_or(100), mib / after.as_secs_f64().max(0.001))
-}
-
-/// Sends the whole file on, continuing where a connection broke.
-fn fetch(
-    source: &dyn Source,
-    size: u64,
-    next: &SyncSender<Vec<u8>>,
-    counter: &AtomicU64,
-) -> Result<Hasher, Fault> {
-    let mut hasher = Hasher::new();
-    let mut offset = 0;
-    let mut fruitless = 0;
-    while offset < size {
-        let before = offset;
-        let outcome = fetch_on(source, size, &mut offset, &mut hasher, next, counter);
-        fruitless = if offset > before { 0 } else { fruitless + 1 };
-        match outcome {
-            Err(fault) if fruitless >= ATTEMPTS || fault.to_string() == HUNG_UP => return Err(fault),
-            Ok(()) if fruitless >= ATTEMPTS => {
-                return Err(Fault::new(format!("the download ends after {offset} of {size} bytes")));
-            }
-            Err(_) | Ok(()) if offset < size => thread::sleep(PAUSE * fruitless),
-            _ => {}
-        }
-    }
-    Ok(hasher)
-}
-
-fn fetch_on(
-    source: &dyn Source,
-    size: u64,
-    offset: &mut u64,
-    hasher: &mut Hasher,
-    next: &SyncSender<Vec<u8>>,
-    counter: &AtomicU64,
-) -> Result<(), Fault> {
-    let mut stream = source.open(*offset)?;
-    loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        let outcome = stream.by_ref().take(PIECE as u64).read_to_end(&mut piece);
-        if piece.is_empty() {
-            outcome.doing(|| format!("downloading from byte {offset}"))?;
-            return Ok(());
-        }
-        if *offset + piece.len() as u64 > size {
-            return Err(Fault::new(format!("the download is longer than the {size} bytes it should have")));
-        }
-        hasher.update(&piece);
-        *offset += piece.len() as u64;
-        counter.store(*offset, Ordering::Relaxed);
-        next.send(piece).map_err(|_| Fault::new(HUNG_UP))?;
-        outcome.doing(|| format!("downloading from byte {offset}"))?;
-    }
 }
 
 fn decompress(pieces: Receiver<Vec<u8>>, next: &SyncSender<Vec<u8>>) -> Result<(), Fault> {

@@ -32,7 +32,9 @@ impl Files {
     pub(super) fn new(dir: &Path, depot: &Depot) -> Self {
         let agent = [("/agent".to_owned(), &depot.agent)];
         let layers = depot.layers.values().map(|layer| (format!("/{}", layer.file.path), &layer.file));
-        let named = agent.into_iter().chain(layers).filter(|(_, file)| is_below(&file.path));
+        let pool = depot.pool.index.iter().chain(depot.pool.packages.values());
+        let pool = pool.map(|file| (format!("/{}", file.path), file));
+        let named = agent.into_iter().chain(layers).chain(pool).filter(|(_, file)| is_below(&file.path));
         Self { named: named.map(|(address, file)| (address, Named::new(dir, file))).collect() }
     }
 

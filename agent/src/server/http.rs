@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
-use axum::response::Response;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use super::Server;
@@ -20,6 +20,11 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, server: Arc<Server>
     let _ = axum::serve(listener, routes).await;
 }
 
-async fn file(State(server): State<Arc<Server>>, uri: Uri, asked: HeaderMap) -> Response {
-    server.files.answer(uri.path(), &asked).await
+/// The path comes without percent signs: apt writes `+` and `~` of package names with them.
+async fn file(State(server): State<Arc<Server>>, Path(path): Path<String>, asked: HeaderMap) -> Response {
+    let path = format!("/{path}");
+    match server.repository.text(&path) {
+        Some(text) => ([(header::CONTENT_TYPE, "text/plain")], text.to_owned()).into_response(),
+        None => server.files.answer(&path, &asked).await,
+    }
 }

@@ -8,9 +8,11 @@ mod files;
 mod holder;
 mod http;
 mod keep;
+mod openpgp;
 #[cfg(test)]
 mod page_tests;
 pub mod profiles;
+mod repository;
 mod secure;
 mod status;
 #[cfg(test)]
@@ -28,7 +30,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use self::authority::Authority;
 use self::files::Files;
+use self::openpgp::Sqop;
 use self::profiles::Profiles;
+use self::repository::Repository;
 use self::tokens::Tokens;
 use self::view::ViewKey;
 use crate::control::board::Board;
@@ -71,6 +75,7 @@ pub struct Server {
     site: Site,
     depot: String,
     files: Files,
+    repository: Repository,
     board: Arc<Board>,
     tokens: Arc<Tokens>,
     authority: Authority,
@@ -104,6 +109,7 @@ impl Server {
         let server = Arc::new(Self {
             depot: serde_json::to_string_pretty(&depot).doing(|| "writing depot.json")?,
             files: Files::new(&paths.depot, &depot),
+            repository: Repository::new(&depot.pool, site.name.as_str()),
             site,
             board,
             tokens,
@@ -127,8 +133,19 @@ impl Server {
         runtime.spawn(http::serve(plain, Arc::clone(&server)));
         runtime.spawn(secure::serve(secure, Arc::clone(&server)));
         runtime.spawn(watch(Arc::clone(&server)));
+        let signing = Arc::clone(&server);
+        runtime.spawn_blocking(move || signing.sign(&paths));
         drop(within);
         Ok(Running { server, http, tls, runtime: Some(runtime) })
+    }
+
+    /// Makes the pool a signed repository. Installs do without, so that a failure is told and ends nothing.
+    fn sign(&self, paths: &Paths) {
+        let name = format!("Gatehouse pool of {}", self.site.domain);
+        let sqop = Sqop::find(paths.tools.as_deref());
+        if let Err(fault) = self.repository.sign(&paths.state.join("pool"), &name, &sqop) {
+            self.board.say("server", "signing the pool", State::Failed, fault.to_string());
+        }
     }
 
     /// Publishes what changed in the sources and tells it; `last` keeps one fault from being told at every look.

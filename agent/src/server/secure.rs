@@ -12,7 +12,7 @@ use gatehouse_model::{Event, NodeName};
 
 use super::tls::{Peer, TlsListener};
 use super::{Server, files, status};
-use crate::wire::{Ack, EnrolAnswer, EnrolRequest};
+use crate::wire::{Ack, EnrolAnswer, EnrolRequest, POOL_KEY_PATH};
 
 /// The largest body that is read: a batch of progress lines.
 const BODY: usize = 256 << 10;
@@ -25,6 +25,7 @@ pub(super) async fn serve(listener: TlsListener, server: Arc<Server>) {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/enrol", post(enrol))
         .route("/depot.json", get(depot))
+        .route(POOL_KEY_PATH, get(pool_key))
         .route("/profiles/{first}/{second}/XML/profile.xml", get(profile_in_domain))
         .route("/profiles/{first}/XML/profile.xml", get(profile_by_name))
         .route("/progress", post(progress))
@@ -89,6 +90,12 @@ async fn enrol(
 
 async fn depot(_: Caller, State(server): State<Arc<Server>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], server.depot.clone()).into_response()
+}
+
+/// The pool's key, from a server that the site's authority vouches for.
+async fn pool_key(State(server): State<Arc<Server>>) -> Response {
+    let key = server.repository.text(POOL_KEY_PATH).map(ToOwned::to_owned);
+    key.ok_or_else(|| refuse(StatusCode::SERVICE_UNAVAILABLE, "the pool is not signed yet")).into_response()
 }
 
 /// `/profiles/<domain>/<node>/XML/profile.xml`, the address that LCFG clients know.

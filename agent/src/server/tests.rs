@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gatehouse_model::{
-    Depot, Digest, Event, FileRef, Layer, Lock, NodeName, PackageId, PackageSet, Site, State,
+    Depot, Digest, Event, FileRef, Layer, Lock, NodeName, PackageId, PackageSet, Pool, Site, State,
 };
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
@@ -98,6 +98,7 @@ impl Place {
             agent: file("agent", b"the agent"),
             kernels: [].into(),
             layers: [(Digest::of(b"closure"), layer)].into(),
+            pool: self.pool(),
         };
         let any = "127.0.0.1:0".parse().expect("an address");
         let config = ServerConfig {
@@ -111,6 +112,23 @@ impl Place {
             tls: any,
         };
         Server::start(config).expect("a server")
+    }
+
+    /// A pool of one package whose name apt writes with percent signs.
+    fn pool(&self) -> Pool {
+        let put = |path: &str, text: &str| {
+            let to = self.dir.path().join("depot").join(path);
+            fs::create_dir_all(to.parent().expect("a parent")).expect("made");
+            fs::write(to, text).expect("written");
+            FileRef { path: path.into(), size: text.len() as u64, sha256: Digest::of(text.as_bytes()) }
+        };
+        let package = "g++=1/amd64".parse().expect("an id");
+        Pool {
+            suite: "trixie".into(),
+            epoch: 1_767_225_600,
+            index: vec![put("dists/trixie/main/binary-amd64/Packages", "Package: g++\n")],
+            packages: [(package, put("pool/main/g/g++_1~a.deb", "a package"))].into(),
+        }
     }
 
     fn token(&self, name: &str) -> String {
@@ -353,6 +371,24 @@ fn raw_status(server: &Running, path: &str) -> u16 {
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
     text.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+}
+
+#[test]
+fn the_pool_is_served_as_apt_asks_for_it_and_its_signature_when_there_is_one() {
+    let place = Place::new();
+    let server = place.start();
+    let plain = Client::plain(&server);
+    for path in ["/pool/main/g/g++_1~a.deb", "/pool/main/g/g%2b%2b_1%7ea.deb"] {
+        assert_eq!(plain.get(path, &[]).text(), "a package", "{path}");
+    }
+    assert_eq!(plain.get("/dists/trixie/main/binary-amd64/Packages", &[]).text(), "Package: g++\n");
+    for path in ["/pool/main/g/../../../../secret", "/pool/%2e%2e/secret", "/pool/", "/dists/trixie"] {
+        assert_eq!(plain.get(path, &[]).status, 404, "{path}");
+    }
+    // Made by a program that not every machine has; the scenarios look at it as apt does.
+    let key = plain.get("/gatehouse.asc", &[]);
+    assert!([200, 404].contains(&key.status), "{}", key.text());
+    assert!(!key.text().contains("PRIVATE"));
 }
 
 #[test]

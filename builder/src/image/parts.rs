@@ -71,7 +71,14 @@ pub fn make(prepared: &Prepared) -> Result<Parts, Fault> {
     let contents = host.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let wanted = erofs::Wanted { name: "root", contents, uuid: ids.uuid(ROOT), compressed: true };
     let root = maker.make(&wanted, |_| Ok(host.join("root.tar")))?;
-    let contents = depot::Contents { lock, agent, overlays: &overlays, epoch: site.epoch, vmm: VmmKind::Xen };
+    let contents = depot::Contents {
+        lock,
+        agent,
+        overlays: &overlays,
+        epoch: site.epoch,
+        vmm: VmmKind::Xen,
+        packages: &site.packages,
+    };
     let (depot, depot_fs) = make_depot(&contents, &maker, &ids)?;
     let grub = Grub::make(&tools, &maker.packages, cache)?;
     let text = format!(

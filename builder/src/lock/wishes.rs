@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use gatehouse_model::site::VmmKind;
-use gatehouse_model::{SET_HOST, SET_INSTALLER, SET_TOOLS, Site};
+use gatehouse_model::{SET_EXTRA, SET_HOST, SET_INSTALLER, SET_TOOLS, Site};
 
-/// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters. Without libpam-systemd a login
+/// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters, and signs its pool (`sqop`). Without libpam-systemd a login
 /// starts no service manager of its own, which takes an emulated machine 20 s each time.
-const HOST: [&str; 20] = [
+const HOST: [&str; 21] = [
     "chrony",
     "dbus",
     "e2fsprogs",
@@ -23,6 +23,7 @@ const HOST: [&str; 20] = [
     "nftables",
     "openssh-server",
     "procps",
+    "sqop",
     "systemd",
     "systemd-sysv",
     "udev",
@@ -50,14 +51,15 @@ const INSTALLER: [&str; 13] = [
     "xfsprogs",
 ];
 
-/// Programs that make images, and the kernel of User Mode Linux.
-const TOOLS: [&str; 7] = [
+/// Programs that make images, the kernel of User Mode Linux, and what a trial without a host signs its pool with.
+const TOOLS: [&str; 8] = [
     "base-files",
     "erofs-utils",
     "grub-common",
     "grub-efi-amd64-bin",
     "grub-pc-bin",
     "libc-bin",
+    "sqop",
     "user-mode-linux",
 ];
 
@@ -72,9 +74,13 @@ pub fn of_host(site: &Site) -> BTreeMap<String, Vec<String>> {
     host.sort();
     host.dedup();
     let fixed = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-    BTreeMap::from([
+    let mut sets = BTreeMap::from([
         (SET_HOST.to_owned(), host),
         (SET_INSTALLER.to_owned(), fixed(&INSTALLER)),
         (SET_TOOLS.to_owned(), fixed(&TOOLS)),
-    ])
+    ]);
+    if !site.packages.extra.is_empty() {
+        sets.insert(SET_EXTRA.to_owned(), site.packages.extra.clone());
+    }
+    sets
 }

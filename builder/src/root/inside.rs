@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
+use gatehouse_deb::root::{self, Recipe, Told};
 use gatehouse_model::{Doing as _, Fault};
 
-use super::{Finish, Spec, clean, installer, overlay_files, pack, packages, system};
+use super::{ASIDE, Finish, Spec, installer, overlay_files, pack};
 
 /// Makes the root that a specification file describes; prints a line as each part is done.
 ///
@@ -15,7 +16,7 @@ use super::{Finish, Spec, clean, installer, overlay_files, pack, packages, syste
 pub fn make(spec: &Path) -> Result<(), Fault> {
     let text = fs::read_to_string(spec).doing(|| format!("reading {}", spec.display()))?;
     let spec: Spec = serde_json::from_str(&text).doing(|| format!("reading {}", spec.display()))?;
-    // The umask would otherwise show in every directory that a maintainer script makes.
+    // The umask would otherwise show in every directory that is made here.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     for dir in &spec.stale {
         // Left by a build that died; if it cannot go now, the next build tries again.
@@ -24,42 +25,43 @@ pub fn make(spec: &Path) -> Result<(), Fault> {
     let root = spec.scratch.join("root");
     fs::create_dir_all(&root).doing(|| format!("making {}", root.display()))?;
     let result = fill(&spec, &root);
-    system::unmount(&root);
     fs::remove_dir_all(&spec.scratch).doing(|| format!("removing {}", spec.scratch.display()))?;
     result
 }
 
 fn fill(spec: &Spec, root: &Path) -> Result<(), Fault> {
-    if spec.finish == Finish::Tools {
-        packages::plain(root, spec)?;
-        return fs::rename(root, spec.out.join("tree")).doing(|| "moving the tools");
-    }
-    if spec.finish == Finish::Installer {
-        settle_conffiles(root, &packages::plain(root, spec)?)?;
-        lay_over(spec, root)?;
-        return installer::pack(root, spec);
-    }
-    let unpacked = packages::ready(root, spec)?;
-    println!("configuring");
-    hold_back(root)?;
-    configure(root, spec, &unpacked)?;
-    lay_over(spec, root)?;
-    release(root)?;
-    // A set without a kernel has nothing to make one for.
-    if root.join("usr/sbin/update-initramfs").exists() {
-        println!("making the initramfs");
-        make_initramfs(root, spec.epoch)?;
-    }
-    system::unmount(root);
-    if spec.finish == Finish::Layer {
-        gatehouse_deb::kernel::sync(root)?;
-    }
-    clean::clean(root)?;
-    println!("packing");
+    let recipe = Recipe {
+        debs: &spec.debs,
+        epoch: spec.epoch,
+        pv_grub: spec.finish == Finish::Layer,
+        lay_over: &|| lay_over(spec, root),
+        told: &tell,
+    };
     match spec.finish {
-        Finish::Host => pack::host(root, spec),
-        Finish::Layer => pack::layer(root, spec),
-        Finish::Installer | Finish::Tools => Ok(()),
+        Finish::Tools => {
+            root::plain(root, &recipe)?;
+            fs::rename(root, spec.out.join("tree")).doing(|| "moving the tools")
+        }
+        Finish::Installer => {
+            settle_conffiles(root, &root::plain(root, &recipe)?)?;
+            lay_over(spec, root)?;
+            installer::pack(root, spec)
+        }
+        Finish::Host | Finish::Layer => {
+            root::make(root, &recipe)?;
+            println!("packing");
+            if spec.finish == Finish::Host { pack::host(root, spec) } else { pack::layer(root, spec) }
+        }
+    }
+}
+
+/// One line for each thing that is done.
+fn tell(told: Told<'_>) {
+    match told {
+        Told::Unpacked(name) => println!("unpacking {name}"),
+        Told::Configuring(count) => println!("configuring {count} packages"),
+        Told::Initramfs => println!("making the initramfs"),
+        Told::Aside(text) => println!("{ASIDE}{text}"),
     }
 }
 
@@ -70,54 +72,6 @@ fn settle_conffiles(root: &Path, unpacked: &[gatehouse_deb::Unpacked]) -> Result
         let waiting = root.join(format!("{}.dpkg-new", conffile.path.trim_start_matches('/')));
         if waiting.exists() {
             fs::rename(&waiting, &to).doing(|| format!("putting {} in place", conffile.path))?;
-        }
-    }
-    Ok(())
-}
-
-const POLICY: &str = "usr/sbin/policy-rc.d";
-
-/// Keeps services from starting.
-fn hold_back(root: &Path) -> Result<(), Fault> {
-    let policy = root.join(POLICY);
-    fs::write(&policy, "#!/bin/sh\nexit 101\n").doing(|| format!("writing {}", policy.display()))?;
-    fs::set_permissions(&policy, fs::Permissions::from_mode(0o755)).doing(|| "making policy-rc.d executable")
-}
-
-fn release(root: &Path) -> Result<(), Fault> {
-    fs::remove_file(root.join(POLICY)).doing(|| "removing policy-rc.d")
-}
-
-/// Makes every kernel's initramfs, and the links to kernel and initramfs that boot loaders know: a kernel's own
-/// script was told that there would be none.
-fn make_initramfs(root: &Path, epoch: u64) -> Result<(), Fault> {
-    system::chroot(root, epoch, &["update-initramfs", "-c", "-k", "all"])?;
-    let boot = root.join("boot");
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&boot).doing(|| format!("reading {}", boot.display()))? {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    for name in names {
-        if let Some(version) = name.strip_prefix("vmlinuz-") {
-            let image = format!("/boot/{name}");
-            system::chroot(root, epoch, &["linux-update-symlinks", "install", version, &image])?;
-        }
-    }
-    Ok(())
-}
-
-/// Configures what every Debian has before the rest: scripts use it (adduser, say) without saying so, because on
-/// every system that a package is added to it is there already. A kernel's script would make an initramfs before
-/// everything is in place.
-fn configure(root: &Path, spec: &Spec, unpacked: &[gatehouse_deb::Unpacked]) -> Result<(), Fault> {
-    let controls: Vec<_> = unpacked.iter().map(|package| &package.control).collect();
-    let first = gatehouse_deb::everywhere(&controls);
-    let names: Vec<&str> = first.into_iter().map(|index| controls[index].name()).collect();
-    for what in [names.as_slice(), &["-a"]] {
-        if !what.is_empty() {
-            let args = ["env", "INITRD=No", "dpkg", "--force-confold", "--force-unsafe-io", "--configure"];
-            system::chroot(root, spec.epoch, &[&args, what].concat())?;
         }
     }
     Ok(())

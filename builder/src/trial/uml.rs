@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use gatehouse_model::site::VmmKind;
-use gatehouse_model::{Doing as _, Fault};
+use gatehouse_model::{Doing as _, Fault, SET_TOOLS};
 
 use super::{Machine, Stop, ssh};
 use crate::commands::Prepared;
 use crate::depot;
+use crate::tools::Tools;
 
 /// Makes the depot and starts the agent.
 ///
@@ -25,10 +26,12 @@ pub fn start(prepared: &Prepared, dir: &Path, site: &Path, ways: &ssh::Ways) -> 
         overlays: &prepared.share.overlays(),
         epoch: prepared.site.epoch,
         vmm: VmmKind::Uml,
+        packages: &prepared.site.packages,
     };
     let depot = dir.join("depot");
     fs::create_dir_all(&depot).doing(|| format!("making {}", depot.display()))?;
     depot::make(&contents, &prepared.cache, &depot)?;
+    let tools = Tools::open(depot::set(&prepared.lock, SET_TOOLS)?, &prepared.lock, &prepared.cache)?;
     // Every node ends with the first process of this namespace, whatever happens to the others.
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]);
@@ -44,7 +47,9 @@ pub fn start(prepared: &Prepared, dir: &Path, site: &Path, ways: &ssh::Ways) -> 
         .arg("--depot")
         .arg(&depot)
         .arg("--site")
-        .arg(site);
+        .arg(site)
+        .arg("--tools")
+        .arg(tools.path(""));
     for way in ways.all.iter().skip(1) {
         command.arg("--forward").arg(format!("127.0.0.1:{}={}:22", way.port, way.address));
     }

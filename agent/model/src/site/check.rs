@@ -23,7 +23,8 @@ pub(super) const NETWORK: &[&str] =
 pub(super) const NIC: &[&str] = &["mac", "driver", "path", "link"];
 pub(super) const HOST: &[&str] = &["vmm", "memory", "vcpus"];
 pub(super) const ACCESS: &[&str] = &["keys", "from"];
-pub(super) const PACKAGES: &[&str] = &["suite", "components", "mirror", "host", "firmware", "extra"];
+pub(super) const PACKAGES: &[&str] =
+    &["suite", "components", "mirror", "host", "firmware", "extra", "layers"];
 
 const BUSES: &[(&str, &str)] = &[
     ("nvme", "nvme"),
@@ -316,6 +317,7 @@ fn packages(r: &mut Reader, top: &Section<'_>) -> Packages {
         host: plain(section.list(r, "host", values::package)),
         firmware,
         extra: plain(section.list(r, "extra", values::package)),
+        layers: section.flag(r, "layers").unwrap_or(true),
     }
 }
 

@@ -227,6 +227,10 @@ pub struct PackagesSection {
     /// More packages for the pool, for later.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<String>,
+    /// Whether the image holds nodes' configured trees, which install much faster; without them (false) it is
+    /// smaller, and nodes are installed package by package.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<bool>,
 }
 
 fn is_default<T: Default + PartialEq>(section: &T) -> bool {

@@ -269,6 +269,9 @@ pub struct Packages {
     pub firmware: Vec<String>,
     /// `packages.extra`: more packages for the pool, for later.
     pub extra: Vec<String>,
+    /// `packages.layers`: whether the image has nodes' configured trees, which install much faster, or only the
+    /// packages that they are made of.
+    pub layers: bool,
 }
 
 impl Site {

@@ -29,7 +29,7 @@ const GONE: [(&str, &str); 15] = [
 const EMPTIED: [&str; 4] = ["var/cache/apt", "var/lib/apt/lists", "run", "tmp"];
 
 /// Cleans a tree.
-pub fn clean(root: &Path) -> Result<(), Fault> {
+pub(super) fn clean(root: &Path) -> Result<(), Fault> {
     for (name, _) in GONE {
         remove(&root.join(name))?;
     }

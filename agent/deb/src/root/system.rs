@@ -12,7 +12,7 @@ use nix::mount::MsFlags;
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Mounts what a running system has, each fresh.
-pub fn mount(root: &Path) -> Result<(), Fault> {
+pub(super) fn mount(root: &Path) -> Result<(), Fault> {
     let fresh = |kind: &str, to: &Path, options: Option<&str>| {
         fs::create_dir_all(to).doing(|| format!("making {}", to.display()))?;
         nix::mount::mount(Some(kind), to, Some(kind), MsFlags::empty(), options)
@@ -33,14 +33,14 @@ pub fn mount(root: &Path) -> Result<(), Fault> {
 }
 
 /// Shows a file of the building machine under a name in the tree.
-pub fn bind(from: &Path, to: &Path) -> Result<(), Fault> {
+pub(super) fn bind(from: &Path, to: &Path) -> Result<(), Fault> {
     fs::write(to, "").doing(|| format!("making {}", to.display()))?;
     nix::mount::mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .doing(|| format!("binding {} to {}", from.display(), to.display()))
 }
 
 /// Takes away what [`mount`] has mounted, with everything below it.
-pub fn unmount(root: &Path) {
+pub(super) fn unmount(root: &Path) {
     for dir in ["proc", "run", "tmp", "dev"] {
         // Not mounted is what is wanted.
         let _ = nix::mount::umount2(&root.join(dir), nix::mount::MntFlags::MNT_DETACH);
@@ -48,7 +48,7 @@ pub fn unmount(root: &Path) {
 }
 
 /// Runs a program in the tree with the same few variables everywhere; a fault quotes its last lines.
-pub fn chroot(root: &Path, epoch: u64, args: &[&str]) -> Result<(), Fault> {
+pub(super) fn chroot(root: &Path, epoch: u64, args: &[&str]) -> Result<(), Fault> {
     let output = Command::new("chroot")
         .arg(root)
         .args(args)

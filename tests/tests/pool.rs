@@ -1,0 +1,86 @@
+//! Package by package: a node that is installed from the pool is the same as one installed from a layer, and the pool
+//! is a repository that apt takes packages from.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use gatehouse_tests::roots::{Exclusions, Tree};
+use gatehouse_tests::{Try, gatehouse, has, outcome, site};
+
+const INSTALL: Duration = Duration::from_secs(1200);
+
+/// What apt says of the pool on a node: its own sources and state, so that nothing of the node is changed.
+const APT: &str = "set -e
+    dir=$(mktemp -d); mkdir -p $dir/lists/partial $dir/cache/archives/partial; cd $dir; umask 022; chmod 755 $dir
+    apt-get -o Dir::State::Lists=$dir/lists -o Dir::Cache=$dir/cache -o APT::Update::Error-Mode=any update
+    apt-get -o Dir::State::Lists=$dir/lists -o Dir::Cache=$dir/cache download libstdc++6
+    dpkg-deb --info libstdc*.deb >/dev/null && echo taken";
+
+/// Starts a trial of a site and answers it when its node is up.
+fn started(site: &Path, dir: &Path) -> Try {
+    let mut command = Command::new(gatehouse());
+    command.arg("try").arg(site).args(["--vmm", "uml", "--json", "--dir"]).arg(dir);
+    let mut trial = Try::start(&mut command, dir);
+    trial.wait_for("running; log in", INSTALL);
+    trial
+}
+
+/// The root of a trial's node as a tar stream.
+fn packed(dir: &Path, to: &Path) -> Tree {
+    let mut command = Command::new("ssh");
+    command.arg("-F").arg(dir.join("ssh/config")).args(["-o", "BatchMode=yes", "node1"]);
+    command.arg(
+        "tar --one-file-system --numeric-owner --format=posix --xattrs --xattrs-include='*' -C / -cf - .",
+    );
+    let status = command.stdin(Stdio::null()).stdout(File::create(to).expect("made")).status();
+    // 1: a file has changed while it was read, as logs do.
+    assert!(status.is_ok_and(|status| matches!(status.code(), Some(0 | 1))), "tar failed");
+    Tree::read(to)
+}
+
+fn ended(trial: Try) -> f64 {
+    let seconds = outcome(&trial.interrupt())["nodes"][0]["install-seconds"].as_f64();
+    seconds.expect("a figure")
+}
+
+fn without_layers(temp: &Path) -> PathBuf {
+    fs::create_dir(temp.join("pool")).expect("made");
+    let site = site("minimal", &temp.join("pool"));
+    let path = site.join("site.toml");
+    let text =
+        fs::read_to_string(&path).expect("read").replace("[packages]\n", "[packages]\nlayers = false\n");
+    fs::write(&path, text).expect("written");
+    site
+}
+
+#[test]
+fn both_ways_give_the_same_tree_and_apt_takes_the_pool() {
+    if !has(&["ip", "ssh", "unshare"]) {
+        return;
+    }
+    let temp =
+        tempfile::Builder::new().prefix("gatehouse-pool-").tempdir_in("/var/tmp").expect("a directory");
+    // As root each node's process is a user of its own, which must be able to pass through.
+    fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    let at = |name: &str| temp.path().join(name);
+
+    let trial = started(&without_layers(temp.path()), &at("by-pool"));
+    assert!(!at("by-pool/depot/layers").exists(), "the depot has layers");
+    assert!(trial.saw("installing packages"), "the node was not installed package by package");
+    let apt = trial.ssh("node1", APT);
+    assert!(apt.code == 0 && apt.stdout.ends_with("taken\n"), "{apt:?}");
+    let by_pool = packed(&at("by-pool"), &at("pool.tar"));
+    let pool_seconds = ended(trial);
+
+    let trial = started(&site("minimal", temp.path()), &at("by-layer"));
+    assert!(trial.saw("unpacking layer"), "the node was not installed from a layer");
+    let by_layer = packed(&at("by-layer"), &at("layer.tar"));
+    println!("install: {pool_seconds} s from the pool, {} s from a layer", ended(trial));
+
+    let exclusions = Exclusions::parse(include_str!("pool.exclusions"), &["two nodes"]);
+    let left = exclusions.apply(&by_pool.differences(&by_layer));
+    assert!(left.is_empty(), "{} differences between the two ways:\n{}", left.len(), left.join("\n"));
+}
