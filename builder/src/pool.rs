@@ -30,7 +30,8 @@ pub fn make(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Pool, F
         let file = add(to, &from, &place(package))?;
         let control = Deb::open(&from)?.into_control();
         let entry = gatehouse_deb::index_entry(&control, &file.path, file.size, &file.sha256);
-        index.push_str(&format!("{entry}\n"));
+        index.push_str(&entry.to_string());
+        index.push('\n');
         packages.insert(id.clone(), file);
     }
     let suite = contents.packages.suite.clone();

@@ -1,4 +1,4 @@
-//! OpenPGP by `sqop`, the stateless command line of Sequoia, which is also what Debian's apt verifies with.
+//! `OpenPGP` by `sqop`, the stateless command line of Sequoia, which is also what Debian's apt verifies with.
 
 use std::ffi::OsString;
 use std::path::Path;
