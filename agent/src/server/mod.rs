@@ -109,7 +109,7 @@ impl Server {
         let server = Arc::new(Self {
             depot: serde_json::to_string_pretty(&depot).doing(|| "writing depot.json")?,
             files: Files::new(&paths.depot, &depot),
-            repository: Repository::new(&depot.pool, site.name.as_str()),
+            repository: Repository::new(&depot.pool, site.name.as_str(), site.epoch),
             site,
             board,
             tokens,

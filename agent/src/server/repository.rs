@@ -29,9 +29,9 @@ struct Signed {
 }
 
 impl Repository {
-    pub(super) fn new(pool: &Pool, site: &str) -> Self {
+    pub(super) fn new(pool: &Pool, site: &str, epoch: u64) -> Self {
         let path = format!("/dists/{}/InRelease", pool.suite);
-        Self { release: release(pool, site), path, signed: OnceLock::new() }
+        Self { release: release(pool, site, epoch), path, signed: OnceLock::new() }
     }
 
     /// Signs, or takes what an earlier start has signed if it says the same; makes the key where there is none.
@@ -77,14 +77,15 @@ impl Repository {
     }
 }
 
-/// The text of `Release`. It has no `Valid-Until`: a site may live for years without a new image.
-fn release(pool: &Pool, site: &str) -> String {
+/// The text of `Release`. Its date is the site's epoch, before which no clock of the site goes, so that apt never finds it
+/// to be of the future. It has no `Valid-Until`: a site may live for years without a new image.
+fn release(pool: &Pool, site: &str, epoch: u64) -> String {
     let dists = format!("dists/{}/", pool.suite);
     let mut text = format!(
         "Origin: Gatehouse\nLabel: {site}\nSuite: {0}\nCodename: {0}\nDate: {1}\nArchitectures: amd64\n\
          Components: main\nDescription: packages of the site {site}\nSHA256:\n",
         pool.suite,
-        httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(pool.epoch)),
+        httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(epoch)),
     );
     for file in &pool.index {
         let name = file.path.strip_prefix(&dists).unwrap_or(&file.path);
@@ -109,7 +110,7 @@ mod tests {
         };
         let pool = Pool {
             suite: "trixie".into(),
-            epoch: 1_767_225_600,
+            epoch: 0,
             index: vec![file("Packages"), file("Packages.gz")],
             packages: [].into(),
         };
@@ -121,6 +122,6 @@ mod tests {
             Digest::of(b"Packages"),
             Digest::of(b"Packages.gz"),
         );
-        assert_eq!(release(&pool, "gate"), expected);
+        assert_eq!(release(&pool, "gate", 1_767_225_600), expected);
     }
 }
