@@ -11,9 +11,9 @@ use gatehouse_model::{
 };
 use serde::Deserialize;
 
-use crate::cache::{Cache, digest_file};
+use crate::cache::{Cache, digest_file, settle};
 use crate::pool;
-use crate::root::{Finish, Wanted, ensure};
+use crate::root::{Finish, Wanted, ensure, ensure_all};
 use crate::tools::Tools;
 
 /// What goes into a depot.
@@ -44,6 +44,7 @@ struct Figures {
 /// # Errors
 /// As [`ensure`]; the directory cannot be written.
 pub fn make(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Depot, Fault> {
+    ensure_all(&wanted(contents)?, contents.lock, cache)?;
     let mut depot = Depot {
         schema: 1,
         agent: add(to, contents.agent, "agent")?,
@@ -53,7 +54,7 @@ pub fn make(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Depot, 
     };
     let kernel = kernel(contents, cache, to)?;
     depot.kernels.insert(contents.vmm.to_string(), kernel);
-    for set in contents.lock.node_sets().filter(|_| contents.packages.layers) {
+    for set in layered(contents) {
         depot.layers.insert(set.closure(), layer(set, contents, cache, to)?);
     }
     let json = serde_json::to_string_pretty(&depot).doing(|| "writing depot.json")?;
@@ -71,15 +72,43 @@ pub fn set<'a>(lock: &'a Lock, name: &str) -> Result<&'a PackageSet, Fault> {
     })
 }
 
-fn kernel(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<NodeKernel, Fault> {
-    let wanted = Wanted {
+/// The roots that a depot is made from.
+///
+/// # Errors
+/// The lock lacks a set.
+pub fn wanted<'a>(contents: &Contents<'a>) -> Result<Vec<Wanted<'a>>, Fault> {
+    let mut all = vec![installer(contents)?];
+    if contents.vmm == VmmKind::Uml {
+        all.push(Tools::wanted(set(contents.lock, SET_TOOLS)?));
+    }
+    all.extend(layered(contents).map(|set| node(set, contents)));
+    Ok(all)
+}
+
+/// The package sets that get a layer.
+fn layered<'a>(contents: &Contents<'a>) -> impl Iterator<Item = &'a PackageSet> {
+    let layers = contents.packages.layers;
+    contents.lock.node_sets().filter(move |_| layers)
+}
+
+fn installer<'a>(contents: &Contents<'a>) -> Result<Wanted<'a>, Fault> {
+    Ok(Wanted {
         finish: Finish::Installer,
         set: set(contents.lock, SET_INSTALLER)?,
         overlays: vec![contents.overlays.join("installer")],
         files: vec![(contents.agent.to_owned(), "init".to_owned(), 0o755)],
         epoch: contents.epoch,
-    };
-    let installer = ensure(&wanted, contents.lock, cache)?;
+    })
+}
+
+fn node<'a>(set: &'a PackageSet, contents: &Contents<'_>) -> Wanted<'a> {
+    // Its initramfs is made by what the overlay says of it.
+    let overlays = vec![contents.overlays.join("node")];
+    Wanted { finish: Finish::Layer, set, overlays, files: Vec::new(), epoch: contents.epoch }
+}
+
+fn kernel(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<NodeKernel, Fault> {
+    let installer = ensure(&installer(contents)?, contents.lock, cache)?;
     let base = add(to, &installer.join("base.cpio.zst"), "installer/base.cpio.zst")?;
     if contents.vmm == VmmKind::Uml {
         let tools = Tools::open(set(contents.lock, SET_TOOLS)?, contents.lock, cache)?;
@@ -107,19 +136,19 @@ fn uml_kernel(tools: &Tools, cache: &Cache, to: &Path) -> Result<FileRef, Fault>
     bytes[at..at + LOADER.len()].copy_from_slice(&name);
     let patched = cache.file(&Digest::of(&bytes));
     if !patched.exists() {
-        fs::write(&patched, &bytes).doing(|| format!("writing {}", patched.display()))?;
+        let partial = cache.scratch("uml")?.join("linux");
+        fs::write(&partial, &bytes).doing(|| format!("writing {}", partial.display()))?;
+        fs::set_permissions(&partial, fs::Permissions::from_mode(0o755))
+            .doing(|| "making linux executable")?;
+        settle(&partial, &patched)?;
     }
-    fs::set_permissions(&patched, fs::Permissions::from_mode(0o755)).doing(|| "making linux executable")?;
     add(to, &tools.path("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"), "kernels/uml/ld.so")?;
     add(to, &tools.path("usr/lib/x86_64-linux-gnu/libc.so.6"), "kernels/uml/libc.so.6")?;
     add(to, &patched, "kernels/uml/linux")
 }
 
 fn layer(set: &PackageSet, contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Layer, Fault> {
-    // Its initramfs is made by what the overlay says of it.
-    let overlays = vec![contents.overlays.join("node")];
-    let wanted = Wanted { finish: Finish::Layer, set, overlays, files: Vec::new(), epoch: contents.epoch };
-    let root = ensure(&wanted, contents.lock, cache)?;
+    let root = ensure(&node(set, contents), contents.lock, cache)?;
     let json = fs::read(root.join("layer.json")).doing(|| "reading layer.json")?;
     let figures: Figures = serde_json::from_slice(&json).doing(|| "reading layer.json")?;
     let file = add(to, &root.join("layer.tar.zst"), &format!("layers/{}.tar.zst", set.closure()))?;

@@ -3,14 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gatehouse_model::{Doing as _, Exit, Fault, LockedPackage};
 
 use crate::cache::{Cache, digest_file, settle};
 use crate::lock::Archives;
+use crate::parallel::each;
 use crate::term;
 
 /// Connections at a time; more gain nothing from one mirror.
@@ -23,7 +22,7 @@ const TRIES: u32 = 4;
 /// # Errors
 /// A package cannot be had, or the mirror has other bytes than the lock says (exit 5).
 pub fn fetch(packages: &[&LockedPackage], archives: &Archives, cache: &Cache) -> Result<(), Fault> {
-    let missing: Vec<_> = each(packages, |package| Ok(!in_cache(package, cache)?))?
+    let missing: Vec<_> = each(packages, PARALLEL, |package| Ok(!in_cache(package, cache)?))?
         .into_iter()
         .zip(packages)
         .filter_map(|(missing, package)| missing.then_some(*package))
@@ -37,38 +36,12 @@ pub fn fetch(packages: &[&LockedPackage], archives: &Archives, cache: &Cache) ->
         .timeout_recv_response(Some(Duration::from_secs(30)))
         .build()
         .into();
-    each(&missing, |package| {
+    each(&missing, PARALLEL, |package| {
         fetch_one(package, archives, cache, &agent, &bar)
             .doing(|| format!("fetching {} {}", package.name, package.version))
     })?;
     bar.finish();
     Ok(())
-}
-
-/// Does something to all items, several at a time; the first fault ends it.
-fn each<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T) -> Result<R, Fault> + Sync,
-) -> Result<Vec<R>, Fault> {
-    let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
-    let results = Mutex::new(Vec::with_capacity(items.len()));
-    std::thread::scope(|scope| {
-        for _ in 0..PARALLEL.min(items.len()) {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(index) else { break };
-                    let result = work(item);
-                    stop.fetch_or(result.is_err(), Ordering::Relaxed);
-                    results.lock().expect("no thread panics while it holds this").push((index, result));
-                }
-            });
-        }
-    });
-    let mut results = results.into_inner().expect("all threads have ended");
-    results.sort_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Whether the cache has the package; wrong bytes are put aside and said.

@@ -6,7 +6,11 @@ mod commands;
 mod depot;
 mod fetch;
 mod image;
+mod inspect;
+mod interrupt;
 mod lock;
+mod parallel;
+mod plan;
 mod pool;
 mod root;
 mod share;
@@ -15,6 +19,7 @@ mod term;
 mod tool;
 mod tools;
 mod trial;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -22,7 +27,8 @@ fn main() -> ExitCode {
     match cli::main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            eprint!("{}", fault.render());
+            interrupt::wait_if_seen();
+            term::fail(&fault);
             ExitCode::from(fault.exit_status() as u8)
         }
     }

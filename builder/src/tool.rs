@@ -16,6 +16,18 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, Fault> 
     start(program, Command::new(program).args(args))
 }
 
+/// As [`run`], with one variable more in its environment.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with<S: AsRef<OsStr>>(
+    program: &str,
+    args: &[S],
+    (name, value): (&str, &OsStr),
+) -> Result<String, Fault> {
+    start(program, Command::new(program).args(args).env(name, value))
+}
+
 /// As [`run`], in an environment in which nothing of the user's shows: `SOURCE_DATE_EPOCH` alone changes what
 /// mkfs.erofs writes.
 ///

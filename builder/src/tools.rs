@@ -21,8 +21,12 @@ impl Tools {
     /// # Errors
     /// A package cannot be unpacked.
     pub fn open(set: &PackageSet, lock: &Lock, cache: &Cache) -> Result<Self, Fault> {
-        let wanted = Wanted { finish: Finish::Tools, set, overlays: Vec::new(), files: Vec::new(), epoch: 0 };
-        Ok(Self { root: ensure(&wanted, lock, cache)?.join("tree") })
+        Ok(Self { root: ensure(&Self::wanted(set), lock, cache)?.join("tree") })
+    }
+
+    /// The root that they are in.
+    pub fn wanted(set: &PackageSet) -> Wanted<'_> {
+        Wanted { finish: Finish::Tools, set, overlays: Vec::new(), files: Vec::new(), epoch: 0 }
     }
 
     /// Where a file of the tools is.

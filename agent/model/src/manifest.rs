@@ -43,7 +43,7 @@ pub struct NodeKernel {
 pub struct Pool {
     /// The suite that it is served as.
     pub suite: String,
-    /// Seconds since 1970: the repository's date, and the time by which what is installed from it goes.
+    /// Seconds since 1970: the time by which what is installed from it goes, as the layers were made by it.
     pub epoch: u64,
     /// `Packages`, plain and compressed.
     pub index: Vec<FileRef>,
@@ -99,6 +99,9 @@ pub struct ImageManifest {
     pub epoch: u64,
     /// The image file.
     pub image: FileRef,
+    /// The same, compressed, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compressed: Option<FileRef>,
     /// Its partitions, in order.
     pub partitions: Vec<ImagePart>,
     /// Kernel release of the host.

@@ -184,6 +184,7 @@ impl Heard<'_> {
                     say(Some(percent(*done as u64, self.count as u64)), "unpacked");
                 }
             }
+            Told::Configured(_) => {}
             Told::Configuring(count) => say(None, &format!("configuring {count} packages")),
             Told::Initramfs => say(None, "making the initramfs"),
             Told::Aside(text) => say(None, text),

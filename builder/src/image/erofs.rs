@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use gatehouse_model::{Digest, Doing as _, Fault};
 
-use super::{Fleeting, RECIPE};
+use super::RECIPE;
 use crate::cache::{Cache, settle};
+use crate::interrupt::Fleeting;
 use crate::root::tree::{Kind, walk};
 use crate::term;
 use crate::tools::Tools;
@@ -73,8 +74,8 @@ impl Maker<'_> {
         let path = self.cache.file(&key);
         if !path.exists() {
             let bar = term::bar(format!("making the {} filesystem", wanted.name), term::Unit::Time, 0);
-            let scratch = Fleeting(self.cache.scratch(&format!("erofs-{}", key.short()))?);
-            let (from, to) = (tar(&scratch.0)?, scratch.0.join("erofs"));
+            let scratch = Fleeting::new(self.cache.scratch(&format!("erofs-{}", key.short()))?);
+            let (from, to) = (tar(scratch.path())?, scratch.path().join("erofs"));
             let (from_text, to_text) = (from.display().to_string(), to.display().to_string());
             args.extend([to_text.as_str(), from_text.as_str()]);
             self.tools

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use gatehouse_model::{Digest, Doing as _, Fault};
 
-use super::{Fleeting, RECIPE};
+use super::RECIPE;
 use crate::cache::{Cache, settle};
 use crate::tools::Tools;
 
@@ -90,8 +90,8 @@ impl Platform {
         let key = format!("grub {RECIPE} {packages} {name} {prefix} {MODULES:?} {more:?}");
         let done = cache.file(&Digest::of(key.as_bytes()));
         if !done.exists() {
-            let scratch = Fleeting(cache.scratch("grub")?);
-            let made = scratch.0.join("image");
+            let scratch = Fleeting::new(cache.scratch("grub")?);
+            let made = scratch.path().join("image");
             let (dir, to) = (self.directory(tools).display().to_string(), made.display().to_string());
             let mut args = vec!["-O", name, "-d", &dir, "-p", prefix, "-o", &to];
             args.extend(MODULES);

@@ -13,9 +13,10 @@ use gatehouse_disk::replace_fat;
 use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 
 use super::kvm::{self, Accelerator};
-use super::{Fleeting, IMAGE, build, console, layout, site_part, window};
+use super::{Format, IMAGE, build, console, layout, site_part, window};
 use crate::cache::settle;
 use crate::cli::Firmware;
+use crate::interrupt::Fleeting;
 use crate::site_dir::SiteDir;
 use crate::term;
 use crate::tool;
@@ -56,7 +57,7 @@ pub fn try_image(
         let out = match &source.given {
             Given::Directory(prepared) => {
                 let out = dir.join("out");
-                build(prepared, &out)?;
+                build(prepared, &out, &[Format::Img])?;
                 out
             }
             Given::Image(out) => out.clone(),
@@ -85,18 +86,18 @@ fn firmware_drives(firmware: Firmware, dir: &Path) -> Result<Vec<String>, Fault>
 
 /// Copies the image onto a larger disk and puts the trial's site directory into it.
 fn make_disk(from: &Path, site: &Site, files: Vec<site_part::Content>, disk: &Path) -> Result<(), Fault> {
-    let partial = Fleeting(disk.with_extension("partial"));
-    let (from, to) = (from.display().to_string(), partial.0.display().to_string());
+    let partial = Fleeting::new(disk.with_extension("partial"));
+    let (from, to) = (from.display().to_string(), partial.path().display().to_string());
     tool::run("cp", &["--reflink=auto", "--sparse=always", &from, &to]).doing(|| "copying the image")?;
     let mut file =
-        OpenOptions::new().read(true).write(true).open(&partial.0).doing(|| format!("opening {to}"))?;
+        OpenOptions::new().read(true).write(true).open(partial.path()).doing(|| format!("opening {to}"))?;
     let image = file.metadata().doing(|| format!("reading {to}"))?.len();
     let nodes: u64 = site.nodes.iter().map(|node| node.disk.as_bytes()).sum();
     let bytes = DISK.max(image * 2 + nodes + nodes / 10 + DISK_EXTRA).next_multiple_of(1 << 30);
     file.set_len(bytes).doing(|| format!("making {to} larger"))?;
     let mut window = window(&mut file, layout::SITE)?;
     replace_fat(&mut window, site.epoch, site_part::fat_files(files)).doing(|| "writing the trial's site")?;
-    settle(&partial.0, disk)
+    settle(partial.path(), disk)
 }
 
 fn start(site: &Site, dir: &Path, disk: &Path, firmware: Vec<String>, ways: &Ways) -> Result<Machine, Fault> {

@@ -3,6 +3,7 @@
 
 mod assemble;
 mod boot;
+mod compress;
 mod console;
 mod erofs;
 mod grub;
@@ -12,15 +13,19 @@ mod machine;
 mod parts;
 mod site_part;
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 
+use clap::ValueEnum;
 use gatehouse_disk::{FatLimits, Window, read_fat, read_table};
-use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageManifest};
+use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageManifest, ImagePart};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::cache::{digest_file, settle};
 use crate::commands::Prepared;
+use crate::interrupt::Fleeting;
 use crate::term;
 use layout::Layout;
 use parts::Parts;
@@ -34,33 +39,60 @@ const RECIPE: &str = "2";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The image's file name.
 pub const IMAGE: &str = "gatehouse.img";
-const MANIFEST: &str = "manifest.json";
-const SUMS: &str = "SHA256SUMS";
+/// The image, compressed.
+pub const COMPRESSED: &str = "gatehouse.img.zst";
+/// What is in the image, with digests.
+pub const MANIFEST: &str = "manifest.json";
+/// The digests of all files of a build, as sha256sum reads them.
+pub const SUMS: &str = "SHA256SUMS";
 /// The size of a sector; disks that count in other sizes are installed to, never booted as this image.
-const SECTOR: u64 = 512;
+pub const SECTOR: u64 = 512;
 
-/// Builds the image of a site into a directory; an image that is there and right already is left alone.
+/// What a build delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// gatehouse.img, which is always made
+    Img,
+    /// gatehouse.img.zst, the same compressed
+    Zst,
+}
+
+/// Builds the image of a site into a directory; what is there and right already is left alone.
 ///
 /// # Errors
 /// Another process builds into the directory (exit 4); a root or filesystem cannot be made; the disk is full.
-pub fn build(prepared: &Prepared, out: &Path) -> Result<ImageManifest, Fault> {
+pub fn build(prepared: &Prepared, out: &Path, formats: &[Format]) -> Result<ImageManifest, Fault> {
     fs::create_dir_all(out).doing(|| format!("making {}", out.display()))?;
     let _held = hold(out)?;
     let site = site_part::files(&prepared.dir, &prepared.site, &prepared.lock)?;
     let parts = parts::make(prepared)?;
-    if let Some(manifest) = finished(out, &parts, &site) {
+    let there = finished(out, &parts, &site)?;
+    let image = match &there {
+        Some(manifest) => (manifest.image.clone(), manifest.partitions.clone()),
+        None => write(out, &parts, site).map_err(|fault| with_room(fault, out, &parts))?,
+    };
+    let before = there.as_ref().and_then(|manifest| manifest.compressed.as_ref());
+    let compressed = match formats.contains(&Format::Zst) {
+        true if is_there(out, before)? => before.cloned(),
+        true => Some(compress::compress(&out.join(IMAGE), out)?),
+        false => None,
+    };
+    let manifest = manifest(&parts, image, compressed);
+    if there.as_ref() == Some(&manifest) {
         term::say(&format!("{} is up to date", out.join(IMAGE).display()));
-        return Ok(manifest);
+    } else {
+        describe(out, &manifest)?;
     }
-    let layout = Layout::of(&parts)?;
-    write(out, &parts, &layout, site).map_err(|fault| {
-        if fault.to_string().ends_with("(os error 28)") {
-            let needed = parts.bytes_to_write().div_ceil(1 << 20);
-            fault.help(format!("the image takes {needed} MiB in {}; free space there", out.display()))
-        } else {
-            fault
-        }
-    })
+    Ok(manifest)
+}
+
+/// Says of a full disk how much room is needed.
+fn with_room(fault: Fault, out: &Path, parts: &Parts) -> Fault {
+    if !fault.to_string().ends_with("(os error 28)") {
+        return fault;
+    }
+    let needed = parts.bytes_to_write().div_ceil(1 << 20);
+    fault.help(format!("the image takes {needed} MiB in {}; free space there", out.display()))
 }
 
 /// Keeps every other builder out of the directory until the answer is dropped.
@@ -74,17 +106,29 @@ fn hold(out: &Path) -> Result<Flock<File>, Fault> {
 }
 
 /// The manifest of the image in the directory, if that image is whole and just what would be built now.
-fn finished(out: &Path, parts: &Parts, site: &[site_part::Content]) -> Option<ImageManifest> {
-    let manifest: ImageManifest = serde_json::from_slice(&fs::read(out.join(MANIFEST)).ok()?).ok()?;
-    if manifest.inputs != parts.inputs || !out.join(SUMS).is_file() {
-        return None;
+fn finished(
+    out: &Path,
+    parts: &Parts,
+    site: &[site_part::Content],
+) -> Result<Option<ImageManifest>, Fault> {
+    let manifest = fs::read(out.join(MANIFEST)).ok();
+    let manifest = manifest.and_then(|bytes| serde_json::from_slice::<ImageManifest>(&bytes).ok());
+    let Some(manifest) = manifest.filter(|manifest| manifest.inputs == parts.inputs) else { return Ok(None) };
+    if !out.join(SUMS).is_file() || !site_of(&out.join(IMAGE)).is_ok_and(|there| there == site) {
+        return Ok(None);
     }
-    let path = out.join(&manifest.image.path);
-    if site_of(&path).ok()? != site {
-        return None;
+    Ok(is_there(out, Some(&manifest.image))?.then_some(manifest))
+}
+
+/// Whether a directory has just this file.
+fn is_there(out: &Path, file: Option<&FileRef>) -> Result<bool, Fault> {
+    let Some(file) = file else { return Ok(false) };
+    let path = out.join(&file.path);
+    if !fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == file.size) {
+        return Ok(false);
     }
-    let (sha256, bytes) = digest_file(&path).ok()?;
-    (manifest.image == FileRef { path: IMAGE.to_owned(), size: bytes, sha256 }).then_some(manifest)
+    let (sha256, _) = digest_file(&path).doing(|| format!("reading {}", path.display()))?;
+    Ok(sha256 == file.sha256)
 }
 
 /// The files in an image's or disk's site partition, sorted by path.
@@ -107,53 +151,73 @@ fn window<'a>(file: &'a mut File, name: &str) -> Result<Window<&'a mut File>, Fa
     Ok(Window::new(file, name, start, bytes))
 }
 
+/// Writes the image, whatever was there.
 fn write(
     out: &Path,
     parts: &Parts,
-    layout: &Layout,
     site: Vec<site_part::Content>,
-) -> Result<ImageManifest, Fault> {
-    let partial = Fleeting(out.join(format!("{IMAGE}.partial")));
-    assemble::write(&partial.0, parts, layout, site).doing(|| format!("writing {}", partial.0.display()))?;
-    let (image, partitions) = assemble::digests(&partial.0, layout)?;
+) -> Result<(FileRef, Vec<ImagePart>), Fault> {
+    let layout = Layout::of(parts)?;
+    let partial = Fleeting::new(out.join(format!("{IMAGE}.partial")));
+    let doing = || format!("writing {}", partial.path().display());
+    assemble::write(partial.path(), parts, &layout, site).doing(doing)?;
+    let digests = assemble::digests(partial.path(), &layout)?;
     // What is there of an older build must not be taken for this one's if the power fails between two names.
-    for name in [MANIFEST, SUMS] {
-        drop(Fleeting(out.join(name)));
+    for name in [MANIFEST, SUMS, COMPRESSED] {
+        remove(out, name)?;
     }
-    settle(&partial.0, &out.join(IMAGE))?;
-    let manifest = ImageManifest {
+    settle(partial.path(), &out.join(IMAGE))?;
+    Ok(digests)
+}
+
+fn manifest(
+    parts: &Parts,
+    (image, partitions): (FileRef, Vec<ImagePart>),
+    compressed: Option<FileRef>,
+) -> ImageManifest {
+    ImageManifest {
         schema: 1,
         builder: VERSION.to_owned(),
         lock: parts.lock,
         inputs: parts.inputs,
         epoch: parts.epoch,
         image,
+        compressed,
         partitions,
         kernel: parts.boot.release.clone(),
         depot: parts.depot.clone(),
-    };
-    let json = serde_json::to_string_pretty(&manifest).doing(|| "writing the manifest")? + "\n";
-    let sums = format!("{}  {IMAGE}\n{}  {MANIFEST}\n", manifest.image.sha256, Digest::of(json.as_bytes()));
+    }
+}
+
+/// Writes what tells of the image: last the manifest, without which a directory holds no finished build.
+fn describe(out: &Path, manifest: &ImageManifest) -> Result<(), Fault> {
+    remove(out, MANIFEST)?;
+    if manifest.compressed.is_none() {
+        remove(out, COMPRESSED)?;
+    }
+    let json = serde_json::to_string_pretty(manifest).doing(|| "writing the manifest")? + "\n";
+    let mut sums = String::new();
+    for file in [Some(&manifest.image), manifest.compressed.as_ref()].into_iter().flatten() {
+        let _ = writeln!(sums, "{}  {}", file.sha256, file.path);
+    }
+    let _ = writeln!(sums, "{}  {MANIFEST}", Digest::of(json.as_bytes()));
     put(out, SUMS, &sums)?;
-    put(out, MANIFEST, &json)?;
-    Ok(manifest)
+    put(out, MANIFEST, &json)
+}
+
+fn remove(out: &Path, name: &str) -> Result<(), Fault> {
+    match fs::remove_file(out.join(name)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).doing(|| format!("removing {}", out.join(name).display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn put(out: &Path, name: &str, text: &str) -> Result<(), Fault> {
-    let partial = Fleeting(out.join(format!("{name}.partial")));
-    fs::write(&partial.0, text).doing(|| format!("writing {}", out.join(name).display()))?;
-    settle(&partial.0, &out.join(name))
-}
-
-/// A file or directory that is gone when this is dropped, unless it was moved away before.
-#[derive(Debug)]
-struct Fleeting(PathBuf);
-
-impl Drop for Fleeting {
-    fn drop(&mut self) {
-        // Moved to its place is the usual case; what else cannot be removed is found again as stale.
-        let _ = if self.0.is_dir() { fs::remove_dir_all(&self.0) } else { fs::remove_file(&self.0) };
-    }
+    let partial = Fleeting::new(out.join(format!("{name}.partial")));
+    fs::write(partial.path(), text).doing(|| format!("writing {}", out.join(name).display()))?;
+    settle(partial.path(), &out.join(name))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What an image is made of, each from the cache if it is there.
 
+use std::path::Path;
+
 use gatehouse_model::site::VmmKind;
 use gatehouse_model::{Depot, Digest, Doing as _, Fault, SET_HOST, SET_TOOLS};
 
@@ -7,10 +9,12 @@ use super::boot::BootFiles;
 use super::erofs::{self, Erofs, Maker};
 use super::grub::{Grub, MENU};
 use super::layout::{DEPOT, Ids, ROOT};
-use super::{Fleeting, RECIPE, VERSION};
+use super::{RECIPE, VERSION};
 use crate::commands::Prepared;
 use crate::depot;
-use crate::root::{Finish, Wanted, ensure};
+use crate::interrupt::Fleeting;
+use crate::parallel;
+use crate::root::{Finish, Wanted, ensure, ensure_all};
 use crate::tools::Tools;
 
 /// Where the agent lies on a host.
@@ -55,22 +59,14 @@ pub fn make(prepared: &Prepared) -> Result<Parts, Fault> {
     let lock_digest = Digest::of(lock.to_text().as_bytes());
     let ids = Ids::of(&lock_digest);
     let (agent, overlays) = (share.agent()?, share.overlays());
-    let wanted = Wanted {
+    let host = Wanted {
         finish: Finish::Host,
         set: depot::set(lock, SET_HOST)?,
         overlays: vec![overlays.join("host")],
         files: vec![(agent.to_owned(), AGENT.to_owned(), 0o755)],
         epoch: site.epoch,
     };
-    let host = ensure(&wanted, lock, cache)?;
-    let boot = BootFiles::find(&host.join("boot"))?;
     let tools_set = depot::set(lock, SET_TOOLS)?;
-    let tools = Tools::open(tools_set, lock, cache)?;
-    let maker = Maker { tools: &tools, packages: tools_set.closure(), cache, epoch: site.epoch };
-    // The directory's name is the digest of all that the root was made from.
-    let contents = host.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let wanted = erofs::Wanted { name: "root", contents, uuid: ids.uuid(ROOT), compressed: true };
-    let root = maker.make(&wanted, |_| Ok(host.join("root.tar")))?;
     let contents = depot::Contents {
         lock,
         agent,
@@ -79,7 +75,15 @@ pub fn make(prepared: &Prepared) -> Result<Parts, Fault> {
         vmm: VmmKind::Xen,
         packages: &site.packages,
     };
-    let (depot, depot_fs) = make_depot(&contents, &maker, &ids)?;
+    let mut roots = depot::wanted(&contents)?;
+    roots.extend([host.clone(), Tools::wanted(tools_set)]);
+    ensure_all(&roots, lock, cache)?;
+    let host = ensure(&host, lock, cache)?;
+    let boot = BootFiles::find(&host.join("boot"))?;
+    let tools = Tools::open(tools_set, lock, cache)?;
+    let maker = Maker { tools: &tools, packages: tools_set.closure(), cache, epoch: site.epoch };
+    let (root, (depot, depot_fs)) =
+        parallel::both(|| make_root(&host, &maker, &ids), || make_depot(&contents, &maker, &ids))?;
     let grub = Grub::make(&tools, &maker.packages, cache)?;
     let text = format!(
         "{RECIPE} {VERSION} {lock_digest} {} {} {} {} {}",
@@ -93,9 +97,16 @@ pub fn make(prepared: &Prepared) -> Result<Parts, Fault> {
     Ok(Parts { lock: lock_digest, inputs, epoch: site.epoch, ids, boot, grub, root, depot_fs, depot })
 }
 
+fn make_root(host: &Path, maker: &Maker<'_>, ids: &Ids) -> Result<Erofs, Fault> {
+    // The directory's name is the digest of all that the root was made from.
+    let contents = host.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let wanted = erofs::Wanted { name: "root", contents, uuid: ids.uuid(ROOT), compressed: true };
+    maker.make(&wanted, |_| Ok(host.join("root.tar")))
+}
+
 fn make_depot(contents: &depot::Contents<'_>, maker: &Maker<'_>, ids: &Ids) -> Result<(Depot, Erofs), Fault> {
-    let dir = Fleeting(maker.cache.scratch("depot")?);
-    let depot = depot::make(contents, maker.cache, &dir.0)?;
+    let dir = Fleeting::new(maker.cache.scratch("depot")?);
+    let depot = depot::make(contents, maker.cache, dir.path())?;
     let json = serde_json::to_string(&depot).doing(|| "writing depot.json")?;
     // Already compressed, all of it.
     let wanted = erofs::Wanted {
@@ -106,7 +117,7 @@ fn make_depot(contents: &depot::Contents<'_>, maker: &Maker<'_>, ids: &Ids) -> R
     };
     let filesystem = maker.make(&wanted, |scratch| {
         let tar = scratch.join("depot.tar");
-        erofs::depot_tar(&dir.0, contents.epoch, &tar)?;
+        erofs::depot_tar(dir.path(), contents.epoch, &tar)?;
         Ok(tar)
     })?;
     Ok((depot, filesystem))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gatehouse_model::{Doing as _, Fault, LockedPackage, Site};
 
@@ -15,12 +15,17 @@ use crate::tool;
 /// Debian's own keys; apt checks the archive's signature with them.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// A solver with its indices loaded.
+/// What apt takes over from the machine's configuration: how an archive is reached, and whether its dates count.
+const MACHINE: [&str; 4] =
+    ["Acquire::http", "Acquire::https", "Acquire::Check-Date", "Acquire::Check-Valid-Until"];
+
+/// A solver with its indices loaded; several threads may ask it at the same time.
 #[derive(Debug)]
 pub struct Solver {
     /// Keeps other builders out of these directories; apt would not wait for them.
     _held: Flock<File>,
-    options: Vec<String>,
+    /// What apt reads instead of the machine's configuration.
+    conf: PathBuf,
     archives: Archives,
 }
 
@@ -47,12 +52,10 @@ impl Solver {
             .doing(|| format!("waiting for {}", dir.display()))?;
         let sources = write("gatehouse.sources", &sources(site, archives))?;
         let status = write("status", "")?;
-        let conf = write("apt.conf", &configuration(&dir, &sources, &status))?;
-        let solver = Self {
-            _held: held,
-            options: vec!["-c".to_owned(), conf.display().to_string()],
-            archives: archives.clone(),
-        };
+        let args: Vec<&str> = std::iter::once("dump").chain(MACHINE).collect();
+        let machine = tool::run("apt-config", &args)?;
+        let conf = write("apt.conf", &(configuration(&dir, &sources, &status) + &machine))?;
+        let solver = Self { _held: held, conf, archives: archives.clone() };
         solver.apt("apt-get", &["update"]).map_err(|fault| {
             fault.help("check that the mirror can be reached, or use --archive DIR with an exported archive")
         })?;
@@ -118,9 +121,7 @@ impl Solver {
     }
 
     fn apt(&self, program: &str, args: &[&str]) -> Result<String, Fault> {
-        let mut all: Vec<&str> = self.options.iter().map(String::as_str).collect();
-        all.extend(args);
-        tool::run(program, &all)
+        tool::run_with(program, args, ("APT_CONFIG", self.conf.as_os_str()))
     }
 }
 
@@ -190,17 +191,18 @@ fn sources(site: &Site, archives: &Archives) -> String {
     text
 }
 
-fn configuration(dir: &std::path::Path, sources: &std::path::Path, status: &std::path::Path) -> String {
-    let dir = dir.display();
+/// Named by `APT_CONFIG`, it is read before the machine's own files, and says that there are none: those may have
+/// other indices fetched, or the cache thrown away that makes each question three seconds shorter.
+fn configuration(dir: &Path, sources: &Path, status: &Path) -> String {
+    let (dir, sources, status) = (dir.display(), sources.display(), status.display());
     format!(
-        "Dir::Etc \"{dir}/etc/\";\nDir::Etc::sourcelist \"{}\";\nDir::Etc::sourceparts \"-\";\n\
-         Dir::Etc::main \"-\";\nDir::Etc::parts \"-\";\n\
-         Dir::State \"{dir}/\";\nDir::State::lists \"{dir}/lists/\";\nDir::State::status \"{}\";\n\
+        "Dir::Etc \"{dir}/etc/\";\nDir::Etc::sourcelist \"{sources}\";\nDir::Etc::sourceparts \"/dev/null\";\n\
+         Dir::Etc::main \"/dev/null\";\nDir::Etc::parts \"/dev/null\";\n\
+         Dir::State \"{dir}/\";\nDir::State::lists \"{dir}/lists/\";\nDir::State::status \"{status}\";\n\
          Dir::Cache \"{dir}/cache/\";\nAPT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\n\
          APT::Install-Recommends \"false\";\nAPT::Update::Error-Mode \"any\";\nAPT::Sandbox::User \"\";\n\
-         Acquire::Languages \"none\";\nAcquire::Retries \"3\";\nAcquire::http::Timeout \"20\";\n",
-        sources.display(),
-        status.display()
+         Acquire::Languages \"none\";\nAcquire::GzipIndexes \"false\";\nAcquire::Retries \"3\";\n\
+         Acquire::http::Timeout \"20\";\n"
     )
 }
 

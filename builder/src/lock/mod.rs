@@ -11,7 +11,7 @@ use gatehouse_model::{Digest, Doing as _, Fault, Lock, LockedPackage, PackageSet
 
 use crate::cache::Cache;
 use crate::site_dir::SiteDir;
-use crate::term;
+use crate::{parallel, term};
 
 pub use archive::Archives;
 
@@ -60,21 +60,24 @@ fn make(dir: &SiteDir, site: &Site, agent: Digest, cache: &Cache) -> Result<Lock
     let archives = Archives::of(site)?;
     let bar = term::bar("choosing packages", term::Unit::Items, request.len() as u64);
     let solver = apt::Solver::open(site, &archives, cache)?;
-    let mut sets = Vec::new();
-    let mut packages: BTreeMap<String, LockedPackage> = BTreeMap::new();
-    for (name, wishes) in &request {
-        bar.note(name);
-        let chosen = solver.solve(wishes, name != gatehouse_model::SET_INSTALLER).doing(|| {
+    let wanted: Vec<_> = request.iter().collect();
+    let solved = parallel::each(&wanted, parallel::processors(), |(name, wishes)| {
+        let chosen = solver.solve(wishes, *name != gatehouse_model::SET_INSTALLER).doing(|| {
             let of = if name.starts_with("node-") { "a node's package list" } else { name };
             format!("choosing the packages of {of}")
-        })?;
+        });
+        bar.add(1);
+        chosen
+    })?;
+    let mut sets = Vec::new();
+    let mut packages: BTreeMap<String, LockedPackage> = BTreeMap::new();
+    for ((name, wishes), chosen) in request.iter().zip(solved) {
         sets.push(PackageSet {
             name: name.clone(),
             wishes: wishes.clone(),
             packages: chosen.iter().map(LockedPackage::id).collect(),
         });
         packages.extend(chosen.into_iter().map(|package| (package.id().to_string(), package)));
-        bar.add(1);
     }
     bar.finish();
     let request = request_digest(site, &request);

@@ -59,7 +59,8 @@ fn fill(spec: &Spec, root: &Path) -> Result<(), Fault> {
 fn tell(told: Told<'_>) {
     match told {
         Told::Unpacked(name) => println!("unpacking {name}"),
-        Told::Configuring(count) => println!("configuring {count} packages"),
+        Told::Configured(name) => println!("configuring {name}"),
+        Told::Configuring(_) => {}
         Told::Initramfs => println!("making the initramfs"),
         Told::Aside(text) => println!("{ASIDE}{text}"),
     }

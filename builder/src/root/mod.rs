@@ -10,6 +10,7 @@ mod namespace;
 mod pack;
 pub mod tree;
 
+use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use gatehouse_model::{Digest, Doing as _, Fault, Lock, PackageSet};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, settle};
-use crate::term;
+use crate::{parallel, term};
 
 /// Changes whenever this code makes other bytes of the same inputs, so that old caches are not used.
 const RECIPE: &str = "9";
@@ -36,6 +37,27 @@ pub enum Finish {
     Installer,
     /// An unpacked tree as it is, in `tree/`: programs for the build itself.
     Tools,
+}
+
+impl Finish {
+    /// Whether maintainer scripts are run.
+    fn is_configured(self) -> bool {
+        match self {
+            Self::Host | Self::Layer => true,
+            Self::Installer | Self::Tools => false,
+        }
+    }
+
+    /// How many lines the process that makes the root prints of so many packages.
+    fn steps(self, packages: u64) -> u64 {
+        match self {
+            // Unpacked and configured; the initramfs, packing.
+            Self::Host | Self::Layer => 2 * packages + 2,
+            // Choosing, packing.
+            Self::Installer => packages + 2,
+            Self::Tools => packages,
+        }
+    }
 }
 
 /// One root to make; handed to the process inside the namespaces as JSON.
@@ -74,6 +96,22 @@ pub struct Wanted<'a> {
     pub epoch: u64,
 }
 
+/// Makes those of several roots that are not in the cache, as many at a time as there are processors: most of the
+/// time goes into scripts, which run one after the other. The largest come first, so that none is waited for long.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_all(wanted: &[Wanted<'_>], lock: &Lock, cache: &Cache) -> Result<(), Fault> {
+    let mut missing = Vec::new();
+    for wanted in wanted {
+        if !cache.root(&inputs(wanted)?).is_dir() {
+            missing.push(wanted);
+        }
+    }
+    missing.sort_by_key(|wanted| Reverse((wanted.finish.is_configured(), wanted.set.packages.len())));
+    parallel::each(&missing, parallel::processors(), |wanted| ensure(wanted, lock, cache)).map(drop)
+}
+
 /// The directory with the results of a root, made now or found in the cache.
 ///
 /// # Errors
@@ -99,7 +137,8 @@ pub fn ensure(wanted: &Wanted<'_>, lock: &Lock, cache: &Cache) -> Result<PathBuf
         out: out.clone(),
     };
     let name = &wanted.set.name;
-    let bar = term::bar(format!("building root {name}"), term::Unit::Items, spec.debs.len() as u64 + 4);
+    let steps = spec.finish.steps(spec.debs.len() as u64);
+    let bar = term::bar(format!("building root {name}"), term::Unit::Items, steps);
     namespace::run(&spec, &out.join("spec.json"), &bar).doing(|| format!("building root {name}"))?;
     bar.finish();
     fs::remove_file(out.join("spec.json")).doing(|| "removing the build's specification")?;

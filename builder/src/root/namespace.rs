@@ -15,7 +15,9 @@ pub fn run(spec: &Spec, at: &Path, bar: &term::Bar) -> Result<(), Fault> {
     let json = serde_json::to_string(spec).doing(|| "writing the build's specification")?;
     fs::write(at, json).doing(|| format!("writing {}", at.display()))?;
     let this = std::env::current_exe().doing(|| "finding this program's own file")?;
-    let mut command = Command::new("unshare");
+    // Whatever ends this program ends what it has started, and with its first process all of a namespace.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "unshare"]);
     command.args(["--mount", "--pid", "--net", "--fork", "--kill-child=SIGKILL", "--propagation=private"]);
     if !nix::unistd::geteuid().is_root() {
         check_subids()?;

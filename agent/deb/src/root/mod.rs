@@ -46,6 +46,8 @@ pub enum Told<'a> {
     Unpacked(&'a str),
     /// So many packages are being configured.
     Configuring(usize),
+    /// The next of them is.
+    Configured(&'a str),
     /// The initramfs is being made.
     Initramfs,
     /// Something that people should know of.

@@ -69,7 +69,16 @@ fn configure(root: &Path, recipe: &Recipe<'_>, stage: &Stage) -> Result<(), Faul
     (recipe.told)(Told::Configuring(stage.packages.len()));
     hold_back(root)?;
     let args = ["env", "INITRD=No", "dpkg", "--force-confold", "--force-unsafe-io", "--configure", "-a"];
-    system::chroot(root, recipe.epoch, &args)
+    system::chroot_heard(root, recipe.epoch, &args, &|line| {
+        if let Some(name) = set_up(line) {
+            (recipe.told)(Told::Configured(name));
+        }
+    })
+}
+
+/// The package that a line of dpkg's is about.
+fn set_up(line: &str) -> Option<&str> {
+    line.strip_prefix("Setting up ")?.split(' ').next()
 }
 
 /// The files of a stage's packages.

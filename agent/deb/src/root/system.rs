@@ -1,9 +1,10 @@
 //! What programs in a tree need around them: the kernel's filesystems, devices, and the same few variables.
 
 use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use gatehouse_model::{Doing as _, Fault};
 use nix::mount::MsFlags;
@@ -49,7 +50,18 @@ pub(super) fn unmount(root: &Path) {
 
 /// Runs a program in the tree with the same few variables everywhere; a fault quotes its last lines.
 pub(super) fn chroot(root: &Path, epoch: u64, args: &[&str]) -> Result<(), Fault> {
-    let output = Command::new("chroot")
+    chroot_heard(root, epoch, args, &|_| ())
+}
+
+/// As [`chroot`], and hears each line that the program prints.
+pub(super) fn chroot_heard(
+    root: &Path,
+    epoch: u64,
+    args: &[&str],
+    heard: &dyn Fn(&str),
+) -> Result<(), Fault> {
+    let mut command = Command::new("chroot");
+    command
         .arg(root)
         .args(args)
         .env_clear()
@@ -64,15 +76,37 @@ pub(super) fn chroot(root: &Path, epoch: u64, args: &[&str]) -> Result<(), Fault
         .env("DPKG_ROOT", "")
         .env("SYSTEMD_OFFLINE", "1")
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
-        .stdin(Stdio::null())
-        .output()
-        .doing(|| "starting chroot")?;
-    if output.status.success() {
+        .stdin(Stdio::null());
+    let (status, words) = listen(&mut command, heard).doing(|| "running chroot")?;
+    if status.success() {
         return Ok(());
     }
-    let words = [output.stdout, output.stderr].concat();
     let words = String::from_utf8_lossy(&words);
-    Err(Fault::new(format!("{} ended with {}:\n{}", args[0], output.status, telling(&words).join("\n"))))
+    Err(Fault::new(format!("{} ended with {status}:\n{}", args[0], telling(&words).join("\n"))))
+}
+
+/// Runs a program to its end; answers with all that it said, its complaints last.
+fn listen(command: &mut Command, heard: &dyn Fn(&str)) -> io::Result<(ExitStatus, Vec<u8>)> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let stderr = child.stderr.take().map(|mut pipe| {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            // What cannot be read is not worth losing the status for.
+            let _ = pipe.read_to_end(&mut text);
+            text
+        })
+    });
+    let mut words = Vec::new();
+    let mut stdout = child.stdout.take().map(BufReader::new);
+    while let Some(pipe) = &mut stdout {
+        let before = words.len();
+        if pipe.read_until(b'\n', &mut words)? == 0 {
+            break;
+        }
+        heard(String::from_utf8_lossy(&words[before..]).trim_end());
+    }
+    words.extend(stderr.and_then(|thread| thread.join().ok()).unwrap_or_default());
+    Ok((child.wait()?, words))
 }
 
 /// The lines that say what went wrong: those before dpkg's first error, whose script they are from, else the last.

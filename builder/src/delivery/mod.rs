@@ -1,0 +1,65 @@
+//! What a build delivered, read again: `gatehouse inspect` and `gatehouse verify`.
+
+pub mod inspect;
+pub mod verify;
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use gatehouse_disk::{Table, read_table};
+use gatehouse_model::{Doing as _, Fault, ImageManifest, Problem};
+
+use crate::image::{IMAGE, MANIFEST, SECTOR};
+
+/// A built image, and the directory of files that it was delivered with.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The image file.
+    pub image: PathBuf,
+    /// What the manifest beside it says; none where there is none.
+    pub manifest: Option<ImageManifest>,
+}
+
+impl Delivery {
+    /// Opens the directory of a build, or an image file wherever it lies.
+    ///
+    /// # Errors
+    /// A problem if there is no image; the manifest cannot be read.
+    pub fn open(path: &Path) -> Result<Self, Fault> {
+        let image = if path.is_dir() { path.join(IMAGE) } else { path.to_owned() };
+        if !image.is_file() {
+            let what = format!("there is no {IMAGE}; name the directory of a build, or an image file");
+            return Err(Fault::of_problems(vec![Problem::at(path.display().to_string(), 0, what)]));
+        }
+        let dir = image.parent().map(Path::to_owned).unwrap_or_default();
+        let manifest = manifest(&dir.join(MANIFEST))?;
+        // A manifest tells of the image of its own name only, not of another that lies beside it.
+        let manifest = manifest.filter(|manifest| image.file_name() == Some(manifest.image.path.as_ref()));
+        Ok(Self { dir, image, manifest })
+    }
+
+    /// The image's partition table.
+    ///
+    /// # Errors
+    /// It cannot be read, or the image has none.
+    pub fn table(&self) -> Result<Table, Fault> {
+        let doing = || format!("reading {}", self.image.display());
+        let mut file = File::open(&self.image).doing(doing)?;
+        let table = read_table(&mut file, SECTOR).doing(doing)?;
+        table.ok_or_else(|| Fault::new("there is no partition table")).doing(doing)
+    }
+}
+
+fn manifest(path: &Path) -> Result<Option<ImageManifest>, Fault> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        read => read.doing(|| format!("reading {}", path.display()))?,
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+        let what = format!("is no manifest of this version: {error}; build the image anew");
+        Fault::of_problems(vec![Problem::at(path.display().to_string(), error.line(), what)])
+    })
+}

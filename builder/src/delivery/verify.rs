@@ -1,0 +1,166 @@
+//! `gatehouse verify`: whether what was delivered is still what was built.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use gatehouse_disk::{Health, Table};
+use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageManifest, ImagePart};
+
+use super::Delivery;
+use crate::cache::digest_file;
+use crate::image::{LOCK, SECTOR, SUMS, digest_inside, digest_of, site_of};
+use crate::{cli, parallel, term};
+
+/// `gatehouse verify`.
+///
+/// # Errors
+/// A digest does not match, a file is missing or damaged (exit 5): all of them are listed.
+pub fn run(args: &cli::Verify) -> Result<(), Fault> {
+    let delivery = Delivery::open(&args.out)?;
+    let Some(manifest) = &delivery.manifest else {
+        let text = format!("there is no manifest for {}, so nothing says what it must be", delivery.image.display());
+        return Err(Fault::new(text)
+            .exit(Exit::Mismatch)
+            .help("copy manifest.json and SHA256SUMS along with the image"));
+    };
+    let bar = term::bar("taking digests", term::Unit::Time, 0);
+    let checks: [Check<'_>; 4] = [
+        &|| sums(&delivery.dir),
+        &|| partitions(&delivery, manifest),
+        &|| Ok(compressed(&delivery.dir, manifest)),
+        &|| Ok(site(&delivery, manifest)),
+    ];
+    let wrong = parallel::each(&checks, parallel::processors(), |check| check())?;
+    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+    bar.finish();
+    if wrong.is_empty() {
+        println!("{}: every digest matches", delivery.image.display());
+        return Ok(());
+    }
+    let text = format!("{} is not what was built:\n  {}", delivery.dir.display(), wrong.join("\n  "));
+    Err(Fault::new(text)
+        .exit(Exit::Mismatch)
+        .help("copy the directory again from where it was built, or build it anew with `gatehouse build`"))
+}
+
+/// Answers with a line for each thing that does not match.
+type Check<'a> = &'a (dyn Fn() -> Result<Vec<String>, Fault> + Sync);
+
+/// Every file that SHA256SUMS names.
+fn sums(dir: &Path) -> Result<Vec<String>, Fault> {
+    let path = dir.join(SUMS);
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(vec![format!("{SUMS} is missing")]) };
+    let files: Result<Vec<_>, String> = text.lines().map(sum).collect();
+    let files = match files {
+        Ok(files) => files,
+        Err(wrong) => return Ok(vec![wrong]),
+    };
+    let judged = parallel::each(&files, parallel::processors(), |(digest, name)| {
+        Ok(match digest_file(&dir.join(name)) {
+            Err(error) => Some(format!("{name} cannot be read: {error}")),
+            Ok((found, _)) if found == *digest => None,
+            Ok((found, _)) => Some(format!("{name} has the digest {found}, {SUMS} says {digest}")),
+        })
+    })?;
+    Ok(judged.into_iter().flatten().collect())
+}
+
+/// One line of SHA256SUMS.
+fn sum(line: &str) -> Result<(Digest, String), String> {
+    let wrong = || format!("{SUMS} has a line of another form: {line:?}");
+    let (digest, name) = line.split_once("  ").ok_or_else(wrong)?;
+    // Names lead nowhere else.
+    if name.is_empty() || name.contains('/') {
+        return Err(wrong());
+    }
+    Ok((digest.parse().map_err(|_| wrong())?, name.to_owned()))
+}
+
+/// The partition table, and the partitions' contents.
+fn partitions(delivery: &Delivery, manifest: &ImageManifest) -> Result<Vec<String>, Fault> {
+    let table = match delivery.table() {
+        Ok(table) => table,
+        Err(fault) => return Ok(vec![format!("the partition table is damaged: {fault}")]),
+    };
+    let mut wrong = tables(&table, &manifest.partitions);
+    for part in &manifest.partitions {
+        let Some(digest) = part.sha256 else { continue };
+        let file = File::open(&delivery.image).doing(|| format!("opening {}", delivery.image.display()))?;
+        match digest_of(file, part) {
+            Err(error) => wrong.push(format!("partition {} cannot be read: {error}", part.name)),
+            Ok(found) if found == digest => {}
+            Ok(found) => {
+                wrong.push(format!("partition {} has the digest {found}, the manifest says {digest}", part.name));
+            }
+        }
+    }
+    Ok(wrong)
+}
+
+/// How a table differs from the manifest's partitions.
+fn tables(table: &Table, parts: &[ImagePart]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    match table.health {
+        Health::Good => {}
+        Health::FromBackup => wrong.push("the partition table at the image's beginning is damaged".to_owned()),
+        Health::BackupBad => wrong.push("the partition table at the image's end is damaged".to_owned()),
+        Health::BackupMisplaced => wrong.push("the image is longer than its partition table says".to_owned()),
+    }
+    let told: Vec<_> = parts.iter().map(|p| (p.number, p.name.as_str(), p.offset, p.length)).collect();
+    let found = table.parts.iter().map(|p| (p.number, p.name.as_str(), p.start(SECTOR), p.bytes(SECTOR)));
+    let found: Vec<_> = found.collect();
+    for part in told.iter().filter(|part| !found.contains(part)) {
+        wrong.push(format!("the partition table has no {} {} of {} bytes at {}", part.0, part.1, part.3, part.2));
+    }
+    for part in found.iter().filter(|part| !told.contains(part)) {
+        wrong.push(format!("the manifest has no {} {} of {} bytes at {}", part.0, part.1, part.3, part.2));
+    }
+    wrong
+}
+
+/// Whether the compressed image is the image.
+fn compressed(dir: &Path, manifest: &ImageManifest) -> Vec<String> {
+    let Some(FileRef { path, .. }) = &manifest.compressed else { return Vec::new() };
+    match digest_inside(&dir.join(path)) {
+        Err(error) => vec![format!("{path} cannot be decompressed: {error}")],
+        Ok(found) if found == manifest.image.sha256 => Vec::new(),
+        Ok(found) => vec![format!("{path} decompresses to {found}, the image is {}", manifest.image.sha256)],
+    }
+}
+
+/// Whether the site partition can be read and has the lock that the image was built from.
+fn site(delivery: &Delivery, manifest: &ImageManifest) -> Vec<String> {
+    let files = match site_of(&delivery.image) {
+        Ok(files) => files,
+        Err(fault) => return vec![fault.to_string()],
+    };
+    let locks = files.iter().filter(|(path, _)| path == LOCK || path.ends_with(&format!("/{LOCK}")));
+    let other = locks.filter(|(_, bytes)| Digest::of(bytes) != manifest.lock);
+    other.map(|(path, _)| format!("{path} on the site partition is not the lock that was built from")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_sums_names_a_file_beside_it() {
+        let digest = Digest::of(b"x");
+        assert_eq!(sum(&format!("{digest}  a.img")), Ok((digest, "a.img".to_owned())));
+        for line in ["", "abc  a.img", &format!("{digest} a.img"), &format!("{digest}  ../a")] {
+            assert!(sum(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_file_that_differs_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("a"), "a").expect("written");
+        fs::write(dir.path().join("b"), "b").expect("written");
+        let line = |bytes: &[u8], name: &str| format!("{}  {name}\n", Digest::of(bytes));
+        fs::write(dir.path().join(SUMS), line(b"a", "a") + &line(b"a", "b") + &line(b"", "c")).expect("written");
+        let wrong = sums(dir.path()).expect("looked");
+        assert_eq!(wrong.len(), 2, "{wrong:?}");
+        assert!(wrong[0].starts_with("b has the digest") && wrong[1].starts_with("c cannot be read"));
+    }
+}
