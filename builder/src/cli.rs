@@ -6,7 +6,10 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use gatehouse_model::Fault;
 use gatehouse_model::site::VmmKind;
 
-use crate::{commands, root, trial};
+use crate::delivery::{inspect, verify};
+use crate::image::Format;
+use crate::term::{self, Progress};
+use crate::{commands, interrupt, plan, root, trial};
 
 /// Makes one bootable image from one site directory; the machine that boots it installs a whole site.
 #[derive(Debug, Parser)]
@@ -27,6 +30,9 @@ pub struct Global {
     /// The agent binary that goes into images [default: gatehouse-agent beside this program]
     #[arg(long, global = true, value_name = "FILE")]
     pub agent: Option<PathBuf>,
+    /// How progress is shown on standard error
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub progress: Progress,
 }
 
 #[derive(Debug, Subcommand)]
@@ -41,6 +47,12 @@ enum Command {
     Lock(SiteArg),
     /// Build the image of a site
     Build(Build),
+    /// Show the image's layout and what first boot would do with a machine
+    Plan(Plan),
+    /// Show what is in an image
+    Inspect(Inspect),
+    /// Check every digest of a built image; status 5 if one does not match
+    Verify(Verify),
     /// Build if needed, boot it with fresh disks, show progress until every node is up
     Try(Try),
     /// Print the JSON Schema of site.toml
@@ -97,9 +109,42 @@ pub struct Build {
     /// Directory for the image and what belongs to it
     #[arg(short, long, value_name = "DIR")]
     pub out: PathBuf,
+    /// What to make beside gatehouse.img, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "img")]
+    pub format: Vec<Format>,
     /// Print the manifest as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `gatehouse plan`.
+#[derive(Clone, Debug, Args)]
+pub struct Plan {
+    /// The site directory
+    pub site: PathBuf,
+    /// A recorded machine (`gatehouse-agent survey --json`) [default: one that is large enough]
+    #[arg(long, value_name = "FILE")]
+    pub facts: Option<PathBuf>,
+    /// Print layout and plan as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gatehouse inspect`.
+#[derive(Clone, Debug, Args)]
+pub struct Inspect {
+    /// The directory of a build, or an image file
+    pub out: PathBuf,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gatehouse verify`.
+#[derive(Clone, Debug, Args)]
+pub struct Verify {
+    /// The directory of a build, or an image file beside its manifest
+    pub out: PathBuf,
 }
 
 /// Under which virtual machine monitor to try a site.
@@ -164,12 +209,20 @@ impl From<TryVmm> for VmmKind {
 /// Whatever the command ends with; `main` turns it into the exit status.
 pub fn main() -> Result<(), Fault> {
     let cli = Cli::parse();
+    if let Command::Internal(Internal::Root { spec }) = &cli.command {
+        return root::inside::make(spec);
+    }
+    term::begin(cli.global.progress, if matches!(cli.command, Command::Try(_)) { "try" } else { "build" });
+    interrupt::begin()?;
     match &cli.command {
         Command::New(args) => commands::new(&cli.global, args),
         Command::Check(args) => commands::check(args),
         Command::Profile(args) => commands::profile(&cli.global, args),
         Command::Lock(args) => commands::lock(&cli.global, args),
         Command::Build(args) => commands::build(&cli.global, args),
+        Command::Plan(args) => plan::run(&cli.global, args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Try(args) => trial::run(&cli.global, args),
         Command::Schema => {
             println!("{}", gatehouse_model::site::json_schema());

@@ -131,7 +131,7 @@ pub fn lock(global: &cli::Global, args: &cli::SiteArg) -> Result<(), Fault> {
 /// Whatever preparing or assembling ends with.
 pub fn build(global: &cli::Global, args: &cli::Build) -> Result<(), Fault> {
     let prepared = prepare(global, &args.site)?;
-    let manifest = image::build(&prepared, &args.out)?;
+    let manifest = image::build(&prepared, &args.out, &args.format)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&manifest).doing(|| "printing the manifest")?);
     }

@@ -3,10 +3,10 @@
 mod cache;
 mod cli;
 mod commands;
+mod delivery;
 mod depot;
 mod fetch;
 mod image;
-mod inspect;
 mod interrupt;
 mod lock;
 mod parallel;
@@ -19,7 +19,6 @@ mod term;
 mod tool;
 mod tools;
 mod trial;
-mod verify;
 
 use std::process::ExitCode;
 

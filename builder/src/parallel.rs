@@ -64,7 +64,8 @@ mod tests {
     fn answers_come_in_the_items_order() {
         let items: Vec<u32> = (0..100).collect();
         assert_eq!(each(&items, 4, |item| Ok(*item * 2)).expect("no faults")[99], 198);
-        let fault = each(&items, 1, |item| if *item > 7 { Err(Fault::new(item.to_string())) } else { Ok(()) });
+        let fault =
+            each(&items, 1, |item| if *item > 7 { Err(Fault::new(item.to_string())) } else { Ok(()) });
         assert_eq!(fault.expect_err("from 8 on").to_string(), "8");
     }
 

@@ -200,11 +200,13 @@ pub struct BootEntry {
     pub timeout: u32,
 }
 
-/// `grub.cfg`. PV-GRUB finds this file itself, and `$root` is then the file system it lies on.
+/// `grub.cfg`. PV-GRUB finds this file itself, and `$root` is then the file system it lies on. It shows no progress:
+/// each change of that would go through hypervisor and host, for seconds where those are emulated.
 pub fn grub_cfg(entry: &BootEntry) -> String {
     let BootEntry { kernel, initrd, root, cmdline, timeout } = entry;
     let mut out = format!(
-        "# Written by the Gatehouse installer.\nset default=0\nset timeout={timeout}\n\n\
+        "# Written by the Gatehouse installer.\nset default=0\nset timeout={timeout}\n\
+         set enable_progress_indicator=0\n\n\
          menuentry 'Debian' {{\n    linux {kernel} root=UUID={root} ro console=hvc0"
     );
     if !cmdline.trim().is_empty() {
@@ -338,8 +340,8 @@ mod tests {
         };
         assert_eq!(
             grub_cfg(&entry),
-            "# Written by the Gatehouse installer.\nset default=0\nset timeout=0\n\nmenuentry 'Debian' {\n    \
-             linux /vmlinuz root=UUID=u-u ro console=hvc0\n    initrd /initrd.img\n}\n"
+            "# Written by the Gatehouse installer.\nset default=0\nset timeout=0\n\
+             set enable_progress_indicator=0\n\nmenuentry 'Debian' {\n    linux /vmlinuz root=UUID=u-u ro console=hvc0\n    initrd /initrd.img\n}\n"
         );
         entry.cmdline = " quiet ".into();
         entry.initrd = None;

@@ -216,7 +216,8 @@ fn text(seen: &Inspection) -> String {
     }
     let _ = writeln!(out, "\npartitions");
     for part in &seen.partitions {
-        let _ = writeln!(out, "  {:2} {:12} {:>12} at {}", part.number, part.name, mb(part.length), part.offset);
+        let _ =
+            writeln!(out, "  {:2} {:12} {:>12} at {}", part.number, part.name, mb(part.length), part.offset);
     }
     let _ = writeln!(out, "\npackage lists of nodes");
     for layer in &seen.layers {

@@ -18,7 +18,8 @@ use crate::{cli, parallel, term};
 pub fn run(args: &cli::Verify) -> Result<(), Fault> {
     let delivery = Delivery::open(&args.out)?;
     let Some(manifest) = &delivery.manifest else {
-        let text = format!("there is no manifest for {}, so nothing says what it must be", delivery.image.display());
+        let text =
+            format!("there is no manifest for {}, so nothing says what it must be", delivery.image.display());
         return Err(Fault::new(text)
             .exit(Exit::Mismatch)
             .help("copy manifest.json and SHA256SUMS along with the image"));
@@ -90,7 +91,10 @@ fn partitions(delivery: &Delivery, manifest: &ImageManifest) -> Result<Vec<Strin
             Err(error) => wrong.push(format!("partition {} cannot be read: {error}", part.name)),
             Ok(found) if found == digest => {}
             Ok(found) => {
-                wrong.push(format!("partition {} has the digest {found}, the manifest says {digest}", part.name));
+                wrong.push(format!(
+                    "partition {} has the digest {found}, the manifest says {digest}",
+                    part.name
+                ));
             }
         }
     }
@@ -101,16 +105,21 @@ fn partitions(delivery: &Delivery, manifest: &ImageManifest) -> Result<Vec<Strin
 fn tables(table: &Table, parts: &[ImagePart]) -> Vec<String> {
     let mut wrong = Vec::new();
     match table.health {
-        Health::Good => {}
-        Health::FromBackup => wrong.push("the partition table at the image's beginning is damaged".to_owned()),
-        Health::BackupBad => wrong.push("the partition table at the image's end is damaged".to_owned()),
-        Health::BackupMisplaced => wrong.push("the image is longer than its partition table says".to_owned()),
+        Health::Whole => {}
+        Health::PrimaryLost => {
+            wrong.push("the partition table at the image's beginning is damaged".to_owned());
+        }
+        Health::BackupLost => wrong.push("the partition table at the image's end is damaged".to_owned()),
+        Health::DiskGrew => wrong.push("the image is longer than its partition table says".to_owned()),
     }
     let told: Vec<_> = parts.iter().map(|p| (p.number, p.name.as_str(), p.offset, p.length)).collect();
     let found = table.parts.iter().map(|p| (p.number, p.name.as_str(), p.start(SECTOR), p.bytes(SECTOR)));
     let found: Vec<_> = found.collect();
     for part in told.iter().filter(|part| !found.contains(part)) {
-        wrong.push(format!("the partition table has no {} {} of {} bytes at {}", part.0, part.1, part.3, part.2));
+        wrong.push(format!(
+            "the partition table has no {} {} of {} bytes at {}",
+            part.0, part.1, part.3, part.2
+        ));
     }
     for part in found.iter().filter(|part| !told.contains(part)) {
         wrong.push(format!("the manifest has no {} {} of {} bytes at {}", part.0, part.1, part.3, part.2));
@@ -136,7 +145,9 @@ fn site(delivery: &Delivery, manifest: &ImageManifest) -> Vec<String> {
     };
     let locks = files.iter().filter(|(path, _)| path == LOCK || path.ends_with(&format!("/{LOCK}")));
     let other = locks.filter(|(_, bytes)| Digest::of(bytes) != manifest.lock);
-    other.map(|(path, _)| format!("{path} on the site partition is not the lock that was built from")).collect()
+    other
+        .map(|(path, _)| format!("{path} on the site partition is not the lock that was built from"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -158,7 +169,8 @@ mod tests {
         fs::write(dir.path().join("a"), "a").expect("written");
         fs::write(dir.path().join("b"), "b").expect("written");
         let line = |bytes: &[u8], name: &str| format!("{}  {name}\n", Digest::of(bytes));
-        fs::write(dir.path().join(SUMS), line(b"a", "a") + &line(b"a", "b") + &line(b"", "c")).expect("written");
+        fs::write(dir.path().join(SUMS), line(b"a", "a") + &line(b"a", "b") + &line(b"", "c"))
+            .expect("written");
         let wrong = sums(dir.path()).expect("looked");
         assert_eq!(wrong.len(), 2, "{wrong:?}");
         assert!(wrong[0].starts_with("b has the digest") && wrong[1].starts_with("c cannot be read"));

@@ -93,9 +93,12 @@ pub fn digests(path: &Path, layout: &Layout) -> Result<(FileRef, Vec<ImagePart>)
             .iter()
             .map(|part| {
                 let (offset, length) = (part.start(SECTOR), part.bytes(SECTOR));
-                let window = Window::new(File::open(path)?, &part.name, offset, length);
-                let sha256 = if part.name == SITE { None } else { Some(digest(window)?) };
-                Ok(ImagePart { number: part.number, name: part.name.clone(), offset, length, sha256 })
+                let mut part =
+                    ImagePart { number: part.number, name: part.name.clone(), offset, length, sha256: None };
+                if part.name != SITE {
+                    part.sha256 = Some(digest_of(File::open(path)?, &part)?);
+                }
+                Ok(part)
             })
             .collect();
         (whole.join(), parts)
@@ -106,7 +109,12 @@ pub fn digests(path: &Path, layout: &Layout) -> Result<(FileRef, Vec<ImagePart>)
     Ok((FileRef { path: IMAGE.to_owned(), size, sha256 }, parts))
 }
 
-fn digest(mut from: impl Read) -> io::Result<Digest> {
+/// The digest of a partition's bytes.
+///
+/// # Errors
+/// They cannot be read.
+pub fn digest_of(image: File, part: &ImagePart) -> Result<Digest, Fault> {
+    let mut from = Window::new(image, &part.name, part.offset, part.length);
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; CHUNK];
     loop {

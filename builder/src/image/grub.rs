@@ -7,6 +7,7 @@ use gatehouse_model::{Digest, Doing as _, Fault};
 
 use super::RECIPE;
 use crate::cache::{Cache, settle};
+use crate::interrupt::Fleeting;
 use crate::tools::Tools;
 
 /// The menu. One serves both: Xen is a multiboot2 kernel under UEFI as well, and asks GRUB to leave the firmware's

@@ -37,6 +37,34 @@ const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVM
 /// The machine's hardware address where the site does not say one.
 const MAC: &str = "52:54:00:12:34:56";
 
+/// What is emulated for a site.
+#[derive(Clone, Debug)]
+pub struct Hardware {
+    /// The disk's size in bytes.
+    pub disk: u64,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Processors.
+    pub processors: u32,
+    /// The network interface's hardware address.
+    pub mac: String,
+}
+
+impl Hardware {
+    /// What is enough for a site whose image has so many bytes.
+    pub fn of(site: &Site, image: u64) -> Self {
+        let disks: u64 = site.nodes.iter().map(|node| node.disk.as_bytes()).sum();
+        let memories: u64 = site.nodes.iter().map(|node| node.memory.as_bytes()).sum();
+        let disk = image * 2 + disks + disks / 10 + DISK_EXTRA;
+        Self {
+            disk: DISK.max(disk).next_multiple_of(1 << 30),
+            memory: site.host.memory.as_bytes() + memories + MEMORY_EXTRA,
+            processors: 2,
+            mac: site.network.nic.mac.as_ref().map_or_else(|| MAC.to_owned(), ToString::to_string),
+        }
+    }
+}
+
 /// Builds the image if need be, gives it a disk, and starts it.
 ///
 /// # Errors
@@ -92,9 +120,7 @@ fn make_disk(from: &Path, site: &Site, files: Vec<site_part::Content>, disk: &Pa
     let mut file =
         OpenOptions::new().read(true).write(true).open(partial.path()).doing(|| format!("opening {to}"))?;
     let image = file.metadata().doing(|| format!("reading {to}"))?.len();
-    let nodes: u64 = site.nodes.iter().map(|node| node.disk.as_bytes()).sum();
-    let bytes = DISK.max(image * 2 + nodes + nodes / 10 + DISK_EXTRA).next_multiple_of(1 << 30);
-    file.set_len(bytes).doing(|| format!("making {to} larger"))?;
+    file.set_len(Hardware::of(site, image).disk).doing(|| format!("making {to} larger"))?;
     let mut window = window(&mut file, layout::SITE)?;
     replace_fat(&mut window, site.epoch, site_part::fat_files(files)).doing(|| "writing the trial's site")?;
     settle(partial.path(), disk)
@@ -139,9 +165,8 @@ fn arguments(
     ways: &Ways,
     accelerator: Accelerator,
 ) -> Result<Vec<String>, Fault> {
-    let nodes: u64 = site.nodes.iter().map(|node| node.memory.as_bytes()).sum();
-    let memory = (site.host.memory.as_bytes() + nodes + MEMORY_EXTRA) >> 20;
-    let mac = site.network.nic.mac.as_ref().map_or_else(|| MAC.to_owned(), ToString::to_string);
+    let disk_bytes = fs::metadata(disk).doing(|| format!("reading {}", disk.display()))?.len();
+    let Hardware { memory, processors, mac, .. } = Hardware::of(site, disk_bytes);
     let file = |name: &str| quoted(&dir.join(name));
     let (accel, cpu) = match accelerator {
         Accelerator::Kvm => ("kvm", "host"),
@@ -152,8 +177,8 @@ fn arguments(
         ("-accel", accel.to_owned()),
         ("-machine", "pc".to_owned()),
         ("-cpu", cpu.to_owned()),
-        ("-smp", "2".to_owned()),
-        ("-m", format!("{memory}M")),
+        ("-smp", processors.to_string()),
+        ("-m", format!("{}M", memory >> 20)),
         ("-display", "none".to_owned()),
         ("-vga", "none".to_owned()),
         ("-monitor", "none".to_owned()),

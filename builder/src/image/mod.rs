@@ -19,7 +19,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use clap::ValueEnum;
-use gatehouse_disk::{FatLimits, Window, read_fat, read_table};
+use gatehouse_disk::{CheckedTable, FatLimits, Window, read_fat, read_table};
 use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageManifest, ImagePart};
 use nix::fcntl::{Flock, FlockArg};
 
@@ -30,7 +30,10 @@ use crate::term;
 use layout::Layout;
 use parts::Parts;
 
-pub use machine::try_image;
+pub use assemble::digest_of;
+pub use compress::digest_inside;
+
+pub use machine::{Hardware, try_image};
 pub use site_part::{BOOT, Content, LOCK};
 
 /// Changes whenever this code makes another image of the same inputs.
@@ -86,6 +89,14 @@ pub fn build(prepared: &Prepared, out: &Path, formats: &[Format]) -> Result<Imag
     Ok(manifest)
 }
 
+/// Where everything lies in the image of a site; its parts are made if they are not in the cache.
+///
+/// # Errors
+/// A root or filesystem cannot be made.
+pub fn layout_of(prepared: &Prepared) -> Result<CheckedTable, Fault> {
+    Ok(Layout::of(&parts::make(prepared)?)?.table)
+}
+
 /// Says of a full disk how much room is needed.
 fn with_room(fault: Fault, out: &Path, parts: &Parts) -> Fault {
     if !fault.to_string().ends_with("(os error 28)") {
@@ -106,11 +117,7 @@ fn hold(out: &Path) -> Result<Flock<File>, Fault> {
 }
 
 /// The manifest of the image in the directory, if that image is whole and just what would be built now.
-fn finished(
-    out: &Path,
-    parts: &Parts,
-    site: &[site_part::Content],
-) -> Result<Option<ImageManifest>, Fault> {
+fn finished(out: &Path, parts: &Parts, site: &[site_part::Content]) -> Result<Option<ImageManifest>, Fault> {
     let manifest = fs::read(out.join(MANIFEST)).ok();
     let manifest = manifest.and_then(|bytes| serde_json::from_slice::<ImageManifest>(&bytes).ok());
     let Some(manifest) = manifest.filter(|manifest| manifest.inputs == parts.inputs) else { return Ok(None) };

@@ -61,7 +61,7 @@ fn make(dir: &SiteDir, site: &Site, agent: Digest, cache: &Cache) -> Result<Lock
     let bar = term::bar("choosing packages", term::Unit::Items, request.len() as u64);
     let solver = apt::Solver::open(site, &archives, cache)?;
     let wanted: Vec<_> = request.iter().collect();
-    let solved = parallel::each(&wanted, parallel::processors(), |(name, wishes)| {
+    let answers = parallel::each(&wanted, parallel::processors(), |(name, wishes)| {
         let chosen = solver.solve(wishes, *name != gatehouse_model::SET_INSTALLER).doing(|| {
             let of = if name.starts_with("node-") { "a node's package list" } else { name };
             format!("choosing the packages of {of}")
@@ -71,7 +71,7 @@ fn make(dir: &SiteDir, site: &Site, agent: Digest, cache: &Cache) -> Result<Lock
     })?;
     let mut sets = Vec::new();
     let mut packages: BTreeMap<String, LockedPackage> = BTreeMap::new();
-    for ((name, wishes), chosen) in request.iter().zip(solved) {
+    for ((name, wishes), chosen) in request.iter().zip(answers) {
         sets.push(PackageSet {
             name: name.clone(),
             wishes: wishes.clone(),

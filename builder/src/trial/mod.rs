@@ -19,7 +19,7 @@ use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{Global, Try};
-use crate::term;
+use crate::{interrupt, term};
 use progress::{Progress, Seen};
 use source::{Given, Source};
 
@@ -116,7 +116,7 @@ pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
         }
     };
     let begun = Instant::now();
-    let interrupted = progress::interrupts()?;
+    let interrupted = interrupt::listen();
     let result = watch(&mut machine, args, begun, &ways, &interrupted);
     let stopped =
         if args.exit || result.is_err() { machine.stop() } else { machine.stay(&dir, &ways, &interrupted) };

@@ -1,14 +1,12 @@
 //! A machine's event stream as people see it: bars on a terminal, a line per event elsewhere.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, IsTerminal as _};
+use std::io::BufRead;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use gatehouse_model::{Doing as _, Event, Fault, State};
+use gatehouse_model::{Event, State};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::phases::Phases;
 use super::{Board, ssh};
@@ -27,10 +25,8 @@ pub enum Seen {
 /// Follows one stream.
 pub struct Progress {
     lines: Receiver<String>,
-    bars: MultiProgress,
     by_phase: BTreeMap<String, ProgressBar>,
     phases: Phases,
-    terminal: bool,
 }
 
 impl Progress {
@@ -44,9 +40,7 @@ impl Progress {
                 }
             }
         });
-        let terminal = std::io::stderr().is_terminal();
-        let phases = Phases::since(power_on);
-        Self { lines, bars: MultiProgress::new(), by_phase: BTreeMap::new(), phases, terminal }
+        Self { lines, by_phase: BTreeMap::new(), phases: Phases::since(power_on) }
     }
 
     /// Shows what comes next, waiting for it at most so long.
@@ -55,10 +49,9 @@ impl Progress {
             Ok(line) => {
                 let Ok(event) = serde_json::from_str::<Event>(&line) else { return Seen::Nothing };
                 self.phases.note(&event, Instant::now());
-                if self.terminal {
-                    self.draw(&event);
-                } else {
-                    tell(&event);
+                match term::bars() {
+                    Some(bars) => self.draw(bars, &event),
+                    None => tell(&event),
                 }
                 if shows_on_board(&event) { Seen::Change } else { Seen::Nothing }
             }
@@ -68,12 +61,12 @@ impl Progress {
         }
     }
 
-    fn draw(&mut self, event: &Event) {
+    fn draw(&mut self, bars: &MultiProgress, event: &Event) {
         let bar = self.by_phase.entry(event.phase.clone()).or_insert_with(|| {
             let style = ProgressStyle::with_template("{prefix:16!} {bar:24} {msg}");
             let bar = ProgressBar::new(100).with_style(style.expect("the template is right"));
             bar.set_prefix(event.phase.clone());
-            self.bars.add(bar)
+            bars.add(bar)
         });
         bar.set_message(format!("{} {}", event.action, event.message));
         match (event.state, event.percent) {
@@ -86,8 +79,9 @@ impl Progress {
 
     /// Ends with a line per phase and a table of the nodes.
     pub fn finish(&self, board: &Board, begun: Instant, ways: &ssh::Ways) {
-        // Bars that cannot be cleared are only untidy.
-        let _ = self.bars.clear();
+        for bar in self.by_phase.values() {
+            bar.finish_and_clear();
+        }
         let of_board = board.phases.iter().map(|phase| (phase.phase.clone(), phase.seconds));
         let of_nodes = board.nodes.iter().flat_map(|node| {
             let name = |phase: &str| format!("{}: {phase}", node.name);
@@ -127,23 +121,6 @@ fn tell(event: &Event) {
         State::Succeeded => "done",
         State::Failed => "FAILED",
     };
-    term::say(format!("{}: {} {state}{percent} {}", event.phase, event.action, event.message).trim_end());
-}
-
-/// Ctrl-C and SIGTERM from now on, instead of their ending this process. A handler, not a blocked signal: a thread
-/// that was there before would not have it blocked, and a program started later would inherit it.
-///
-/// # Errors
-/// The handler cannot be set.
-pub fn interrupts() -> Result<Receiver<()>, Fault> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).doing(|| "waiting for Ctrl-C")?;
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
-            if sender.send(()).is_err() {
-                break;
-            }
-        }
-    });
-    Ok(receiver)
+    let line = format!("{}: {} {state}{percent} {}", event.phase, event.action, event.message);
+    term::pass_on(event, line.trim_end());
 }
