@@ -45,8 +45,8 @@ impl SiteDir {
     /// It cannot be read, or is not UTF-8.
     pub fn read(&self, name: &str) -> Result<Option<String>, Fault> {
         let path = self.path.join(name);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
+        match fs::read(&path) {
+            Ok(bytes) => text(name, bytes).map(Some),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).doing(|| format!("reading {}", path.display())),
         }
@@ -83,7 +83,7 @@ impl SiteDir {
         for (name, path) in self.files()? {
             if let Some(name) = name.strip_prefix("lcfg/") {
                 let bytes = fs::read(&path).doing(|| format!("reading {}", path.display()))?;
-                sources.insert(name, String::from_utf8_lossy(&bytes).into_owned());
+                sources.insert(name, text(&format!("lcfg/{name}"), bytes)?);
             }
         }
         Ok(sources)
@@ -96,9 +96,22 @@ impl SiteDir {
     pub fn compile(&self, site: &Site, node: &str) -> Result<Compiled, Vec<Problem>> {
         let unknown = || vec![Problem::at("site.toml", 0, format!("there is no [[node]] named {node:?}"))];
         let header = node_header(site, site.node(node).ok_or_else(unknown)?);
-        let sources = self.sources().map_err(|fault| vec![Problem::at("lcfg", 0, fault.to_string())])?;
+        let sources = self.sources().map_err(|fault| match fault.problems() {
+            [] => vec![Problem::at("lcfg", 0, fault.to_string())],
+            problems => problems.to_vec(),
+        })?;
         gatehouse_lcfg::compile(&sources, node, &header)
     }
+}
+
+/// A file's bytes as text; a problem with the first line that is none.
+fn text(name: &str, bytes: Vec<u8>) -> Result<String, Fault> {
+    String::from_utf8(bytes).map_err(|error| {
+        let right = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = right.split(|byte| *byte == b'\n').count();
+        let what = "is not UTF-8 text from here on; save the file as UTF-8";
+        Fault::of_problems(vec![Problem::at(name, line, what)])
+    })
 }
 
 fn walk(dir: &Path, prefix: &str, found: &mut Vec<(String, PathBuf)>) -> Result<(), Fault> {

@@ -2,6 +2,9 @@
 
 use gatehouse_model::Problem;
 
+/// How many steps of an include chain are written out: those nearest the problem, and the source.
+const LONGEST_CHAIN: usize = 6;
+
 /// One line of one opened file; the file is an index into the report that opened it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct At {
@@ -76,12 +79,17 @@ impl Report {
         problems
     }
 
-    /// ` (included from a:1, included from b:2)` for a file that another one asked for.
+    /// ` (included from a:1, included from b:2)` for a file that another one asked for; the middle of a long chain
+    /// is only counted.
     fn chain(&self, at: At) -> String {
-        let steps: Vec<String> =
+        let mut steps: Vec<String> =
             std::iter::successors(self.opened[at.file].included, |from| self.opened[from.file].included)
                 .map(|from| format!("included from {}", self.place(from)))
                 .collect();
+        if steps.len() > LONGEST_CHAIN {
+            let left_out = steps.len() - LONGEST_CHAIN;
+            steps.splice(LONGEST_CHAIN - 1..steps.len() - 1, [format!("and {left_out} more")]);
+        }
         if steps.is_empty() { String::new() } else { format!(" ({})", steps.join(", ")) }
     }
 }

@@ -1,0 +1,3 @@
+
+
+wrong line here

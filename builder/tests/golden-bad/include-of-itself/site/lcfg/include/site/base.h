@@ -1,0 +1,2 @@
+#include <site/base.h>
+profile.components client
