@@ -143,7 +143,9 @@ impl Try {
     /// Runs a command on the host or a node.
     pub fn ssh(&self, name: &str, command: &str) -> Ended {
         let config = self.dir.join("ssh/config");
-        run(Command::new("ssh").arg("-F").arg(config).args(["-o", "BatchMode=yes", name, command]))
+        // An emulated host that installs nodes takes its time to greet anybody.
+        let options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=300"];
+        run(Command::new("ssh").arg("-F").arg(config).args(options).args([name, command]))
     }
 
     /// Kills the trial and all that belongs to it, as a power cut would.

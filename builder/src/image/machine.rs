@@ -13,6 +13,7 @@ use gatehouse_disk::replace_fat;
 use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 
 use super::kvm::{self, Accelerator};
+use super::site_part::Purpose;
 use super::{Format, IMAGE, build, console, layout, site_part, window};
 use crate::cache::settle;
 use crate::cli::Firmware;
@@ -90,7 +91,7 @@ pub fn try_image(
             }
             Given::Image(out) => out.clone(),
         };
-        let files = site_part::files(&tried, &described, &source.lock)?;
+        let files = site_part::files(&tried, &described, &source.lock, Purpose::Trial)?;
         make_disk(&out.join(IMAGE), &described, files, &disk)?;
     }
     start(&described, dir, &disk, firmware, ways)

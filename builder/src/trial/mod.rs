@@ -136,6 +136,8 @@ fn open_dir(args: &Try, site: &Site, vmm: VmmKind) -> Result<PathBuf, Fault> {
     let dir = args.dir.clone().unwrap_or_else(|| {
         PathBuf::from(format!("/var/tmp/gatehouse-{uid}")).join(format!("{}-{vmm}", site.name))
     });
+    // It is named in files that are read from anywhere.
+    let dir = std::path::absolute(&dir).doing(|| format!("finding {}", dir.display()))?;
     let empty = fs::read_dir(&dir).map_or(true, |mut entries| entries.next().is_none());
     if !empty && !dir.join(MARK).exists() {
         let what = format!("{} is not empty and not a trial's directory", dir.display());

@@ -68,7 +68,7 @@ fn render(ways: &[Way], key: &Path) -> String {
     // Every trial makes its machines and their keys anew, so a known key would only be in the way.
     format!(
         "{blocks}Host *\n  User root\n  IdentityFile {}\n  IdentitiesOnly yes\n  StrictHostKeyChecking no\n  \
-         UserKnownHostsFile /dev/null\n  LogLevel ERROR\n  ConnectTimeout 10\n",
+         UserKnownHostsFile /dev/null\n  LogLevel ERROR\n  ConnectTimeout 60\n",
         key.display()
     )
 }
