@@ -167,6 +167,9 @@ pub struct Try {
     /// What starts the emulated machine
     #[arg(long, value_enum, default_value_t)]
     pub firmware: Firmware,
+    /// What the emulated machine's clock says at power on, as 2001-01-01T00:00:00 [default: the time]
+    #[arg(long, value_name = "TIME")]
+    pub clock: Option<String>,
     /// Stop once every node is up; status 0 only if all is well
     #[arg(long)]
     pub exit: bool,

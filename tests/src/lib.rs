@@ -88,7 +88,7 @@ pub fn run_gatehouse(args: &[&str]) -> Ended {
     run(Command::new(gatehouse()).args(args))
 }
 
-/// A running `gatehouse try`.
+/// A running `gatehouse`, most often `gatehouse try`.
 #[derive(Debug)]
 pub struct Try {
     child: Child,
@@ -99,7 +99,7 @@ pub struct Try {
 }
 
 impl Try {
-    /// Starts a trial with its state in a directory.
+    /// Starts it with its state in a directory.
     pub fn start(command: &mut Command, dir: &Path) -> Self {
         let mut child = command
             .stdin(Stdio::null())

@@ -1,11 +1,12 @@
 //! The image without a machine: the same bytes twice, what the field's own checkers say of it, and faults.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use gatehouse_tests::{cache, gatehouse, has, run, run_gatehouse, site};
+use gatehouse_tests::{Try, cache, gatehouse, has, run, run_gatehouse, site};
 use serde_json::Value;
 
 fn temp() -> tempfile::TempDir {
@@ -70,13 +71,57 @@ fn an_image_is_the_same_twice_and_right_in_every_part() {
         let ended = run(command.arg(&part));
         assert_eq!(ended.code, 0, "{checker} of {name}: {} {}", ended.stdout, ended.stderr);
     }
+    what_was_delivered_can_be_looked_at_and_checked(&first, &out);
+    assert_eq!(fs::metadata(&image).expect("there").modified().expect("a time"), before, "written again");
     // Its cache holds this build and nothing else.
     no_secret_in(&temp.path().join(ELSEWHERE).join("cache"));
 }
 
 const ELSEWHERE: &str = "elsewhere/with a space";
 
-/// The same site and lock built from nothing, with other paths, umask, time zone, locale and one processor.
+/// `--format`, `plan`, `inspect` and `verify`, which finds one changed byte.
+fn what_was_delivered_can_be_looked_at_and_checked(site: &Path, out: &Path) {
+    let (site, dir) = (site.display().to_string(), out.display().to_string());
+    let succeeds = |args: &[&str]| {
+        let ended = run_gatehouse(args);
+        assert_eq!(ended.code, 0, "{args:?}: {}", ended.stderr);
+        ended
+    };
+    let json = |args: &[&str]| -> Value { serde_json::from_str(&succeeds(args).stdout).expect("JSON") };
+    succeeds(&["build", &site, "-o", &dir, "--format", "img,zst"]);
+    let plan = json(&["plan", &site, "--json"]);
+    let seen = json(&["inspect", &dir, "--json"]);
+    let names = |parts: &Value| -> Vec<String> {
+        let parts = parts.as_array().expect("partitions");
+        parts.iter().map(|part| part["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(names(&plan["image"]["partitions"]), names(&seen["partitions"]));
+    assert_eq!(seen["sites"][0]["nodes"][0]["name"], "node1");
+    assert_eq!(seen["layers"][0]["nodes"][0], "node1");
+
+    let good = succeeds(&["verify", &dir]);
+    assert!(good.stdout.ends_with("every digest matches\n"), "{good:?}");
+    let image = out.join("gatehouse.img");
+    let root = seen["partitions"][3]["offset"].as_u64().expect("a number");
+    let time = fs::metadata(&image).expect("there").modified().expect("a time");
+    flip(&image, root + 5000);
+    let bad = run_gatehouse(&["verify", &dir]);
+    assert_eq!(bad.code, 5, "{bad:?}");
+    assert!(bad.stderr.contains("partition gh-root-a has the digest"), "{bad:?}");
+    flip(&image, root + 5000);
+    fs::File::open(&image).and_then(|file| file.set_modified(time)).expect("as it was");
+}
+
+/// Turns all bits of one byte round.
+fn flip(path: &Path, at: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("opened");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("read");
+    file.write_all_at(&[!byte[0]], at).expect("written");
+}
+
+/// The same site and lock built from nothing, with other paths, umask, time zone, locale and one processor, and
+/// interrupted on the way: what was finished is not done again.
 fn rebuilt_elsewhere(temp: &Path, first: &Path, made: &Value) {
     let other = temp.join(ELSEWHERE);
     fs::create_dir_all(other.join("cache")).expect("made");
@@ -85,18 +130,30 @@ fn rebuilt_elsewhere(temp: &Path, first: &Path, made: &Value) {
     };
     copied(first, &other.join("site"));
     copied(&cache().join("deb"), &other.join("cache/deb"));
-    let script = "umask 077; exec taskset -c 0 \"$0\" build site -o out --cache cache";
-    let ended = run(Command::new("sh")
-        .args(["-c", script])
-        .arg(gatehouse())
-        .current_dir(&other)
-        .env("TZ", "Pacific/Auckland")
-        .env("LC_ALL", "C")
-        .env("SOURCE_DATE_EPOCH", "1"));
+    let mut cut = Try::start(&mut elsewhere(&other), &other);
+    cut.wait_for("building root host: ", Duration::from_secs(600));
+    let cut = cut.interrupt();
+    assert_eq!(cut.code, 130, "{}", cut.stderr);
+    assert!(cut.stderr.contains("run the same command again to go on"), "{}", cut.stderr);
+    let ended = run(&mut elsewhere(&other));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(!ended.stderr.contains("building root host"), "{}", ended.stderr);
+    assert_eq!(
+        fs::read_dir(other.join("cache/tmp")).expect("there").count(),
+        0,
+        "something half made is left"
+    );
     let again = manifest(&other.join("out"));
     assert_eq!(again["partitions"], made["partitions"], "a partition differs");
     assert_eq!(again["image"]["sha256"], made["image"]["sha256"]);
+}
+
+fn elsewhere(dir: &Path) -> Command {
+    let script = "umask 077; exec taskset -c 0 \"$0\" build site -o out --cache cache";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(gatehouse()).current_dir(dir);
+    command.env("TZ", "Pacific/Auckland").env("LC_ALL", "C").env("SOURCE_DATE_EPOCH", "1");
+    command
 }
 
 /// No key, token, identity or password hash in any root that went into an image.

@@ -16,7 +16,7 @@ use super::kvm::{self, Accelerator};
 use super::site_part::Purpose;
 use super::{Format, IMAGE, build, console, layout, site_part, window};
 use crate::cache::settle;
-use crate::cli::Firmware;
+use crate::cli::{Firmware, Try};
 use crate::interrupt::Fleeting;
 use crate::site_dir::SiteDir;
 use crate::term;
@@ -72,13 +72,16 @@ impl Hardware {
 /// Whatever building ends with; QEMU is missing or does not start.
 pub fn try_image(
     source: &Source,
-    firmware: Firmware,
+    args: &Try,
     dir: &Path,
     site: &Path,
     ways: &Ways,
 ) -> Result<Machine, Fault> {
     tool::run(QEMU, &["--version"]).map_err(|fault| fault.help("install qemu-system-x86"))?;
-    let firmware = firmware_drives(firmware, dir)?;
+    let mut more = firmware_drives(args.firmware, dir)?;
+    if let Some(clock) = &args.clock {
+        more.extend(["-rtc".to_owned(), format!("base={}", clock.replace(',', ",,"))]);
+    }
     let tried = SiteDir::open(site)?;
     let described = tried.site()?;
     let disk = dir.join("disk.img");
@@ -94,7 +97,7 @@ pub fn try_image(
         let files = site_part::files(&tried, &described, &source.lock, Purpose::Trial)?;
         make_disk(&out.join(IMAGE), &described, files, &disk)?;
     }
-    start(&described, dir, &disk, firmware, ways)
+    start(&described, dir, &disk, more, ways)
 }
 
 /// QEMU's arguments for the firmware; its variables are the trial's own, kept from one start to the next.
@@ -127,7 +130,7 @@ fn make_disk(from: &Path, site: &Site, files: Vec<site_part::Content>, disk: &Pa
     settle(partial.path(), disk)
 }
 
-fn start(site: &Site, dir: &Path, disk: &Path, firmware: Vec<String>, ways: &Ways) -> Result<Machine, Fault> {
+fn start(site: &Site, dir: &Path, disk: &Path, more: Vec<String>, ways: &Ways) -> Result<Machine, Fault> {
     let (accelerator, why) = kvm::choose(disk, dir)?;
     term::say(&why);
     let log = dir.join("console.log");
@@ -140,7 +143,7 @@ fn start(site: &Site, dir: &Path, disk: &Path, firmware: Vec<String>, ways: &Way
     command
         .args(["--pdeathsig", "KILL", QEMU])
         .args(arguments(site, dir, disk, ways, accelerator)?)
-        .args(firmware)
+        .args(more)
         .process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said);
     let mut child = command.spawn().doing(|| format!("starting {QEMU}"))?;

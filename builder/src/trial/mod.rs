@@ -108,7 +108,7 @@ pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
             let what = "an image holds a host for Xen, which User Mode Linux does not start";
             return Err(Refusal::new(what, "name the site directory, or leave out --vmm uml").into());
         }
-        (VmmKind::Xen, _) => crate::image::try_image(&source, args.firmware, &dir, &site, &ways)?,
+        (VmmKind::Xen, _) => crate::image::try_image(&source, args, &dir, &site, &ways)?,
         (VmmKind::Kvm, _) => {
             return Err(
                 Refusal::new("a trial with vmm kvm is not there yet", "use --vmm uml or --vmm xen").into()
