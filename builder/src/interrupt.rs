@@ -62,6 +62,7 @@ fn heard() {
     for path in half_made.iter() {
         remove(path);
     }
+    term::clear();
     term::say("interrupted; what is finished is kept: run the same command again to go on");
     std::process::exit(STATUS);
 }

@@ -3,6 +3,7 @@
 
 mod pace;
 
+use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use gatehouse_model::{Event, Fault, State};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use pace::Pace;
 
 /// Who tells, in events: this program, whatever machine it runs on.
@@ -72,6 +73,14 @@ pub fn bars() -> Option<&'static MultiProgress> {
     match &stage().shown {
         Shown::Bars(bars) => Some(bars),
         Shown::Lines | Shown::Json | Shown::Nothing => None,
+    }
+}
+
+/// Takes away what is drawn, because nothing goes on.
+pub fn clear() {
+    if let Some(bars) = bars() {
+        // Bars that cannot be cleared are only untidy.
+        let _ = bars.clear();
     }
 }
 
@@ -163,11 +172,16 @@ pub fn bar(what: impl Into<String>, unit: Unit, total: u64) -> Bar {
 fn draw(bars: &MultiProgress, what: &str, unit: Unit, total: u64) -> ProgressBar {
     let template = match unit {
         Unit::Bytes => "{prefix:36!} {bar:24} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left",
-        Unit::Items => "{prefix:36!} {bar:24} {pos}/{len} {per_sec:8!} {eta} left  {wide_msg}",
+        Unit::Items => "{prefix:36!} {bar:24} {pos}/{len} {rate} {eta} left  {wide_msg}",
         Unit::Time => "{prefix:36!} {spinner} {elapsed}",
     };
     let bar = bars.add(ProgressBar::new(total));
-    bar.set_style(ProgressStyle::with_template(template).expect("the templates above are right"));
+    let style = ProgressStyle::with_template(template).expect("the templates above are right");
+    // Whatever the writer is, a bar with a gap in it is no reason to stop.
+    let rate = |state: &ProgressState, to: &mut dyn fmt::Write| {
+        let _ = write!(to, "{:.0}/s", state.per_sec());
+    };
+    bar.set_style(style.with_key("rate", rate));
     bar.set_prefix(what.to_owned());
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
