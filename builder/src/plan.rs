@@ -16,6 +16,8 @@ use crate::{cli, commands, image};
 
 /// What a first boot is told by its boot loader.
 const FIRST_BOOT: &str = "root=PARTUUID=image-4 gatehouse.slot=a";
+/// What a trial's is told besides, where the site does not say.
+const TO_SELF: &str = " gatehouse.install-to=self";
 
 /// `gatehouse plan`.
 ///
@@ -29,7 +31,9 @@ pub fn run(global: &cli::Global, args: &cli::Plan) -> Result<(), Fault> {
         None => Some(invented(&prepared.site, layout.parts(), layout.disk_bytes(), &prepared.cache)?),
     };
     let facts = args.facts.as_deref().or(invented.as_ref().map(Fleeting::path)).unwrap_or(Path::new(""));
-    let plan = ask(&prepared.share, &args.site, facts, args.json)?;
+    let to_self = invented.is_some() && prepared.site.install.to.is_none();
+    let cmdline = format!("{FIRST_BOOT}{}", if to_self { TO_SELF } else { "" });
+    let plan = ask(&prepared.share, &args.site, facts, &cmdline, args.json)?;
     let parts: Vec<ImagePart> = layout.parts().iter().map(image_part).collect();
     if args.json {
         let plan: Value = serde_json::from_str(&plan).doing(|| "reading the agent's plan")?;
@@ -86,9 +90,9 @@ fn invented(site: &Site, parts: &[Part], bytes: u64, cache: &Cache) -> Result<Fl
 }
 
 /// What the agent plans for a machine, as it prints it.
-fn ask(share: &Share, site: &Path, facts: &Path, json: bool) -> Result<String, Fault> {
+fn ask(share: &Share, site: &Path, facts: &Path, cmdline: &str, json: bool) -> Result<String, Fault> {
     let mut command = Command::new(share.agent()?);
-    command.arg("plan").arg("--site").arg(site).arg("--facts").arg(facts).args(["--cmdline", FIRST_BOOT]);
+    command.arg("plan").arg("--site").arg(site).arg("--facts").arg(facts).args(["--cmdline", cmdline]);
     if json {
         command.arg("--json");
     }

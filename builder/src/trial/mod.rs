@@ -26,6 +26,9 @@ use source::{Given, Source};
 /// A file that marks a directory as a trial's, which may be emptied.
 const MARK: &str = ".gatehouse-trial";
 
+/// How many lines of a console are told of a machine that failed: a kernel's whole trace.
+const LAST_WORDS: usize = 60;
+
 /// A started machine, whatever it runs on.
 pub struct Machine {
     /// The process that is the machine.
@@ -121,6 +124,7 @@ pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
     let stopped =
         if args.exit || result.is_err() { machine.stop() } else { machine.stay(&dir, &ways, &interrupted) };
     let board = result.map_err(|fault| {
+        last_words(&dir);
         fault.help(format!("read the logs below {}; `--resume` goes on from there", dir.display()))
     })?;
     if args.json {
@@ -128,6 +132,17 @@ pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
         println!("{}", serde_json::to_string(&outcome).doing(|| "printing the outcome")?);
     }
     stopped
+}
+
+/// Tells what the emulated machine said last on its console, if it has one.
+fn last_words(dir: &Path) {
+    let Ok(bytes) = fs::read(dir.join("console.log")) else { return };
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    term::say("the machine's last words:");
+    for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
+        term::say(&format!("  {line}"));
+    }
 }
 
 /// The trial's directory: emptied, unless the last trial is to go on.
