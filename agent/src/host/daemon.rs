@@ -134,10 +134,7 @@ fn read_depot(paths: &Paths) -> Result<Depot, Fault> {
 fn driver(site: &Site, paths: &Paths) -> Result<Box<dyn Vmm>, Fault> {
     let driver: Box<dyn Vmm> = match site.host.vmm {
         VmmKind::Uml => Box::new(Uml::new(paths.clone())?),
-        VmmKind::Xen => {
-            let cmdline = std::fs::read_to_string("/proc/cmdline").doing(|| "reading /proc/cmdline")?;
-            Box::new(Xen::new(paths.clone(), &cmdline))
-        }
+        VmmKind::Xen => Box::new(Xen::new(paths.clone())),
         VmmKind::Kvm => {
             return Err(
                 Refusal::new("this agent has no driver for kvm", "write vmm = \"xen\" or \"uml\"").into()

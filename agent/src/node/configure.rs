@@ -11,7 +11,6 @@ use crate::node::disks::{self, Made};
 use crate::node::overlay;
 use crate::node::render::{self, Addressing, BootEntry, Interface, User};
 use crate::node::target::Target;
-use crate::vmm::shared_arguments;
 use crate::wire::Passport;
 
 /// The installed node's agent.
@@ -229,13 +228,11 @@ impl Configuration<'_> {
         let own_boot = made.iter().any(|part| part.wanted.point == "/boot");
         let (kernel, initrd) = self.kernel(own_boot)?;
         let timeout = self.get("grub", "timeout");
-        let told = fs::read_to_string("/proc/cmdline").doing(|| "reading /proc/cmdline")?;
-        let shared = shared_arguments(&told);
         let entry = BootEntry {
             kernel,
             initrd,
             root: root.fs_uuid.clone(),
-            cmdline: format!("{} {shared}", self.get("grub", "cmdline")),
+            cmdline: self.get("grub", "cmdline").to_owned(),
             timeout: timeout.parse().unwrap_or(0),
         };
         self.target.write("/boot/grub/grub.cfg", 0o644, render::grub_cfg(&entry).as_bytes())

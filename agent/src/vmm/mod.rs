@@ -130,8 +130,3 @@ pub fn check(capabilities: Capabilities, kind: VmmKind, node: &Node) -> Vec<Stri
     }
     lacks
 }
-/// The arguments of a kernel that hold for the kernels it starts too: a host's for its nodes' installers, an
-/// installer's for its node's. Nodes trust the processor as far as their host does.
-pub fn shared_arguments(cmdline: &str) -> String {
-    cmdline.split_whitespace().filter(|word| word.starts_with("mitigations=")).collect::<Vec<_>>().join(" ")
-}

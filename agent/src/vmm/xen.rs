@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gatehouse_model::site::VmmKind;
 use gatehouse_model::{Doing as _, Fault, NodeName};
 
-use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, console, shared_arguments};
+use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, console};
 use crate::paths::Paths;
 use crate::tool;
 
@@ -32,15 +32,13 @@ type Domains = BTreeMap<String, Power>;
 #[derive(Debug)]
 pub struct Xen {
     paths: Paths,
-    /// What an installer's kernel is told besides its own arguments; the installer passes it on to the node's.
-    arguments: String,
     seen: Arc<Mutex<Option<(Instant, Domains)>>>,
 }
 
 impl Xen {
-    /// A driver for nodes below these paths, on a host whose kernel was started with this command line.
-    pub fn new(paths: Paths, cmdline: &str) -> Self {
-        Self { paths, arguments: shared_arguments(cmdline), seen: Arc::default() }
+    /// A driver for nodes below these paths.
+    pub fn new(paths: Paths) -> Self {
+        Self { paths, seen: Arc::default() }
     }
 
     /// The domains as they were at most so long ago.
@@ -107,14 +105,14 @@ impl Xen {
     }
 }
 
-fn config(vm: &Vm<'_>, boot: Boot<'_>, arguments: &str) -> String {
+fn config(vm: &Vm<'_>, boot: Boot<'_>) -> String {
     let (kernel, ramdisk, extra) = match boot {
         Boot::Install { kernel, initrd } => (
             kernel.display().to_string(),
             format!("ramdisk = \"{}\"\n", initrd.display()),
-            format!("console=hvc0 quiet {arguments}"),
+            "extra = \"console=hvc0 quiet\"\n",
         ),
-        Boot::Disk { .. } => (PV_GRUB.to_owned(), String::new(), String::new()),
+        Boot::Disk { .. } => (PV_GRUB.to_owned(), String::new(), ""),
     };
     let disks: Vec<String> = vm
         .stores
@@ -128,7 +126,7 @@ fn config(vm: &Vm<'_>, boot: Boot<'_>, arguments: &str) -> String {
         })
         .collect();
     format!(
-        "name = \"{}\"\ntype = \"pv\"\nkernel = \"{kernel}\"\n{ramdisk}extra = \"{extra}\"\nmemory = {}\nvcpus = {}\n\
+        "name = \"{}\"\ntype = \"pv\"\nkernel = \"{kernel}\"\n{ramdisk}{extra}memory = {}\nvcpus = {}\n\
          vif = [ \"mac={},bridge={},script=gatehouse-vif\" ]\ndisk = [ {} ]\n\
          on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n",
         vm.node.name,
@@ -156,7 +154,7 @@ impl Vmm for Xen {
         Launch {
             node: vm.node.name.clone(),
             argv,
-            config: Some((file, config(vm, boot, &self.arguments))),
+            config: Some((file, config(vm, boot))),
             uid: None,
             owned: Vec::new(),
         }
@@ -238,14 +236,10 @@ mod tests {
         let site = include_str!("../../../site-templates/minimal/site.toml");
         let site = gatehouse_model::Site::parse(site).expect("the template is right");
         let vm = Vm { node: &site.nodes[0], index: 0, stores: vec!["/srv/d".into()], bridge: "gh0" };
-        let text = config(
-            &vm,
-            Boot::Install { kernel: Path::new("/k"), initrd: Path::new("/i") },
-            &shared_arguments("ro mitigations=off quiet"),
-        );
+        let text = config(&vm, Boot::Install { kernel: Path::new("/k"), initrd: Path::new("/i") });
         let mac = site.nodes[0].mac;
         let expected = format!(
-            "name = \"node1\"\ntype = \"pv\"\nkernel = \"/k\"\nramdisk = \"/i\"\nextra = \"console=hvc0 quiet mitigations=off\"\n\
+            "name = \"node1\"\ntype = \"pv\"\nkernel = \"/k\"\nramdisk = \"/i\"\nextra = \"console=hvc0 quiet\"\n\
              memory = 512\nvcpus = 1\nvif = [ \"mac={mac},bridge=gh0,script=gatehouse-vif\" ]\n\
              disk = [ \"format=raw,vdev=xvda,access=rw,script=gatehouse-block,target=/srv/d\" ]\n\
              on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n"

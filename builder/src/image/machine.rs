@@ -13,7 +13,6 @@ use gatehouse_disk::replace_fat;
 use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 
 use super::kvm::{self, Accelerator};
-use super::site_part::Purpose;
 use super::{Format, IMAGE, build, console, layout, site_part, window};
 use crate::cache::settle;
 use crate::cli::{Firmware, Try};
@@ -94,7 +93,7 @@ pub fn try_image(
             }
             Given::Image(out) => out.clone(),
         };
-        let files = site_part::files(&tried, &described, &source.lock, Purpose::Trial)?;
+        let files = site_part::files(&tried, &described, &source.lock)?;
         make_disk(&out.join(IMAGE), &described, files, &disk)?;
     }
     start(&described, dir, &disk, more, ways)

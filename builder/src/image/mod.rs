@@ -34,7 +34,6 @@ pub use assemble::digest_of;
 pub use compress::digest_inside;
 
 pub use machine::{Hardware, try_image};
-use site_part::Purpose;
 pub use site_part::{BOOT, Content, LOCK};
 
 /// Changes whenever this code makes another image of the same inputs.
@@ -68,7 +67,7 @@ pub enum Format {
 pub fn build(prepared: &Prepared, out: &Path, formats: &[Format]) -> Result<ImageManifest, Fault> {
     fs::create_dir_all(out).doing(|| format!("making {}", out.display()))?;
     let _held = hold(out)?;
-    let site = site_part::files(&prepared.dir, &prepared.site, &prepared.lock, Purpose::Use)?;
+    let site = site_part::files(&prepared.dir, &prepared.site, &prepared.lock)?;
     let parts = parts::make(prepared)?;
     let there = finished(out, &parts, &site)?;
     let image = match &there {

@@ -12,25 +12,6 @@ pub const BOOT: &str = "boot.cfg";
 /// The lock beside the site directory.
 pub const LOCK: &str = "site.lock";
 
-/// What a machine is started for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To be used.
-    Use,
-    /// To be tried in an emulator, whose processor speculates about nothing: guards against that only cost.
-    Trial,
-}
-
-impl Purpose {
-    /// More arguments for Xen and for the kernels of host and nodes.
-    fn arguments(self) -> [&'static str; 2] {
-        match self {
-            Self::Use => ["", ""],
-            Self::Trial => ["spec-ctrl=no", "mitigations=off"],
-        }
-    }
-}
-
 /// A file: its path and what is in it.
 pub type Content = (String, Vec<u8>);
 
@@ -38,9 +19,9 @@ pub type Content = (String, Vec<u8>);
 ///
 /// # Errors
 /// A file cannot be read, or has a name that is taken.
-pub fn files(dir: &SiteDir, site: &Site, lock: &Lock, purpose: Purpose) -> Result<Vec<Content>, Fault> {
-    let boot = boot(site, purpose).into_bytes();
-    let mut files = vec![(BOOT.to_owned(), boot), (LOCK.to_owned(), lock.to_text().into_bytes())];
+pub fn files(dir: &SiteDir, site: &Site, lock: &Lock) -> Result<Vec<Content>, Fault> {
+    let mut files =
+        vec![(BOOT.to_owned(), boot(site).into_bytes()), (LOCK.to_owned(), lock.to_text().into_bytes())];
     for (name, path) in dir.files()? {
         if name.eq_ignore_ascii_case(BOOT) {
             let what = "has the name of a file that the builder makes; rename or remove it";
@@ -60,11 +41,10 @@ pub fn fat_files(files: Vec<Content>) -> Vec<FatFile<'static>> {
     files.into_iter().map(|(name, bytes)| FatFile::bytes(name, bytes)).collect()
 }
 
-fn boot(site: &Site, purpose: Purpose) -> String {
-    let [xen, linux] = purpose.arguments();
+fn boot(site: &Site) -> String {
     format!(
         "# Written by gatehouse from site.toml: what the boot loader hands to Xen.\n\
-         set dom0_mem={}M\nset dom0_vcpus={}\nset xen_arguments=\"{xen}\"\nset linux_arguments=\"{linux}\"\n",
+         set dom0_mem={}M\nset dom0_vcpus={}\n",
         site.host.memory.as_mib(),
         site.host.vcpus
     )
