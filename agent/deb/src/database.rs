@@ -36,6 +36,19 @@ pub fn redirects(root: &Path) -> Result<Vec<String>, Fault> {
     Ok(diverted.chain(overridden).collect())
 }
 
+/// Every path that the packages of a root bring.
+pub(crate) fn listed(root: &Path) -> Result<BTreeSet<String>, Fault> {
+    let info = Admin::find(root)?.path.join("info");
+    let mut paths = BTreeSet::new();
+    for entry in fs::read_dir(&info).doing(|| format!("reading {}", info.display()))? {
+        let path = entry.doing(|| format!("reading {}", info.display()))?.path();
+        if path.extension().is_some_and(|suffix| suffix == "list") {
+            paths.extend(read(&path)?.lines().map(str::to_owned));
+        }
+    }
+    Ok(paths)
+}
+
 /// The packages whose `preinst` dpkg would have run before it unpacked them; running it is the caller's decision.
 pub fn with_preinst(packages: &[Unpacked]) -> Vec<&Unpacked> {
     packages.iter().filter(|package| package.control.script("preinst").is_some()).collect()

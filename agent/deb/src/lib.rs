@@ -22,6 +22,7 @@ mod version;
 
 pub use archive::Deb;
 pub use control::{Conffile, Control, ControlFile};
+pub(crate) use database::listed;
 pub use database::{read_status, redirects, with_preinst, write};
 pub use deb822::{Paragraph, Paragraphs, paragraphs};
 pub use index::entry as index_entry;
@@ -29,5 +30,5 @@ pub use order::{Order, everywhere, order};
 pub use relation::canonical as canonical_relations;
 pub use status::{Installed, stanza};
 pub use triggers::{Directive, Trigger};
-pub use unpack::{Overlap, Unpacked, unpack, unpack_all};
+pub use unpack::{Overlap, Unpacked, controls, unpack, unpack_all};
 pub use version::Version;

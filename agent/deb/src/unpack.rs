@@ -94,7 +94,7 @@ pub fn unpack_all(
 }
 
 /// What each of some packages says about itself.
-pub(crate) fn controls(debs: &[PathBuf], threads: usize) -> Result<Vec<Control>, Fault> {
+pub fn controls(debs: &[PathBuf], threads: usize) -> Result<Vec<Control>, Fault> {
     let everything: Vec<usize> = (0..debs.len()).collect();
     let all = parallel(&everything, threads, |index| Deb::open(&debs[index]).map(Deb::into_control))?;
     Ok(all.into_iter().map(|(_, control)| control).collect())

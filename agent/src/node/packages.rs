@@ -120,6 +120,7 @@ fn one_by_one(
     let heard = Heard { inner: Mutex::new((&mut *teller, 0, Instant::now())), count };
     let recipe = Recipe {
         debs: &debs,
+        base: None,
         epoch: pool.epoch,
         pv_grub: true,
         lay_over: &|| overlay::lay_over(target),

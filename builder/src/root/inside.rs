@@ -32,6 +32,7 @@ pub fn make(spec: &Path) -> Result<(), Fault> {
 fn fill(spec: &Spec, root: &Path) -> Result<(), Fault> {
     let recipe = Recipe {
         debs: &spec.debs,
+        base: spec.base.as_deref(),
         epoch: spec.epoch,
         pv_grub: spec.finish == Finish::Layer,
         lay_over: &|| lay_over(spec, root),
@@ -42,6 +43,10 @@ fn fill(spec: &Spec, root: &Path) -> Result<(), Fault> {
             root::plain(root, &recipe)?;
             fs::rename(root, spec.out.join("tree")).doing(|| "moving the tools")
         }
+        Finish::Base => match root::base(root, &recipe)? {
+            None => fs::rename(root, spec.out.join("tree")).doing(|| "moving the base"),
+            Some(_) => Ok(()),
+        },
         Finish::Installer => {
             settle_conffiles(root, &root::plain(root, &recipe)?)?;
             lay_over(spec, root)?;

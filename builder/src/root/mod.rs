@@ -3,6 +3,7 @@
 //! The recipe is `gatehouse_deb::root`, which nodes follow too. The work is done by this same program started again
 //! inside namespaces (`inside.rs`), as root or as an ordinary user; what comes out is a sorted tar stream in which no clock, user or order of the machine shows.
 
+mod base;
 mod cpio;
 pub mod inside;
 mod installer;
@@ -33,6 +34,9 @@ pub enum Finish {
     Host,
     /// A configured tree as `layer.tar.zst`: a node.
     Layer,
+    /// A tree as it is after the first stage, in `tree/`: what several hosts and nodes begin with. Nothing where dpkg
+    /// must unpack those packages, because it then unpacks all of a root's.
+    Base,
     /// A few programs and modules of an unpacked tree as `base.cpio.zst` and `modules.cpio.zst`: the installer.
     Installer,
     /// An unpacked tree as it is, in `tree/`: programs for the build itself.
@@ -43,7 +47,7 @@ impl Finish {
     /// Whether maintainer scripts are run.
     fn is_configured(self) -> bool {
         match self {
-            Self::Host | Self::Layer => true,
+            Self::Host | Self::Layer | Self::Base => true,
             Self::Installer | Self::Tools => false,
         }
     }
@@ -53,6 +57,7 @@ impl Finish {
         match self {
             // Unpacked and configured; the initramfs, packing.
             Self::Host | Self::Layer => 2 * packages + 2,
+            Self::Base => 2 * packages,
             // Choosing, packing.
             Self::Installer => packages + 2,
             Self::Tools => packages,
@@ -67,6 +72,8 @@ pub struct Spec {
     pub finish: Finish,
     /// The packages' files in the cache, in the set's order.
     pub debs: Vec<PathBuf>,
+    /// The tree that it begins with, if it was made already.
+    pub base: Option<PathBuf>,
     /// Directories laid over the tree, in order.
     pub overlays: Vec<PathBuf>,
     /// Files laid over the tree: source, path in the tree, mode.
@@ -97,7 +104,8 @@ pub struct Wanted<'a> {
 }
 
 /// Makes those of several roots that are not in the cache, as many at a time as there are processors: most of the
-/// time goes into scripts, which run one after the other. The largest come first, so that none is waited for long.
+/// time goes into scripts, which run one after the other. What several begin with is made first, and once; of the
+/// others the largest come first, so that none is waited for long.
 ///
 /// # Errors
 /// As [`ensure`].
@@ -108,8 +116,20 @@ pub fn ensure_all(wanted: &[Wanted<'_>], lock: &Lock, cache: &Cache) -> Result<(
             missing.push(wanted);
         }
     }
-    missing.sort_by_key(|wanted| Reverse((wanted.finish.is_configured(), wanted.set.packages.len())));
-    parallel::each(&missing, parallel::processors(), |wanted| ensure(wanted, lock, cache)).map(drop)
+    missing.sort_by_key(|wanted| Reverse(wanted.set.packages.len()));
+    let bases = base::shared(&missing, lock, cache)?;
+    let made: Vec<Wanted<'_>> = bases.iter().map(base::Base::wanted).collect();
+    let (configured, plain): (Vec<&Wanted<'_>>, Vec<_>) =
+        missing.into_iter().partition(|wanted| wanted.finish.is_configured());
+    let first: Vec<&Wanted<'_>> = made.iter().chain(plain).collect();
+    let threads = parallel::processors();
+    parallel::each(&first, threads, |wanted| ensure(wanted, lock, cache))?;
+    parallel::each(&configured, threads, |wanted| {
+        let base = base::of(&bases, wanted).map(|base| ensure(&base.wanted(), lock, cache)).transpose()?;
+        let tree = base.map(|dir| dir.join("tree")).filter(|tree| tree.is_dir());
+        ensure_from(wanted, tree, lock, cache)
+    })
+    .map(drop)
 }
 
 /// The directory with the results of a root, made now or found in the cache.
@@ -117,6 +137,16 @@ pub fn ensure_all(wanted: &[Wanted<'_>], lock: &Lock, cache: &Cache) -> Result<(
 /// # Errors
 /// A maintainer script fails, the disk is full, namespaces cannot be had.
 pub fn ensure(wanted: &Wanted<'_>, lock: &Lock, cache: &Cache) -> Result<PathBuf, Fault> {
+    ensure_from(wanted, None, lock, cache)
+}
+
+/// As [`ensure`], from a tree that was made already: what comes out is the same, which is why it is no input.
+fn ensure_from(
+    wanted: &Wanted<'_>,
+    base: Option<PathBuf>,
+    lock: &Lock,
+    cache: &Cache,
+) -> Result<PathBuf, Fault> {
     let inputs = inputs(wanted)?;
     let done = cache.root(&inputs);
     if done.is_dir() {
@@ -129,6 +159,7 @@ pub fn ensure(wanted: &Wanted<'_>, lock: &Lock, cache: &Cache) -> Result<PathBuf
     let spec = Spec {
         finish: wanted.finish,
         debs: debs.collect(),
+        base,
         overlays: wanted.overlays.clone(),
         files: wanted.files.clone(),
         epoch: wanted.epoch,

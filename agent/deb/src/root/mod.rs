@@ -16,13 +16,15 @@ use std::path::{Path, PathBuf};
 use gatehouse_model::{Doing as _, Fault};
 use nix::sys::stat::{Mode, umask};
 
-pub use packages::plain;
+pub use packages::{base, plain};
 pub use stages::{Stage, stages};
 
 /// What a root is made of.
 pub struct Recipe<'a> {
     /// The packages' files; of several that bring one path the last wins.
     pub debs: &'a [PathBuf],
+    /// A tree that [`base`] has made of the packages of the first stage: it is copied instead of made anew.
+    pub base: Option<&'a Path>,
     /// Seconds since 1970: the time by which scripts go.
     pub epoch: u64,
     /// Whether kernels are also left in a form that PV-GRUB can read.

@@ -8,10 +8,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use gatehouse_model::{Doing as _, Fault};
+use nix::sys::stat::{Mode, umask};
 
 use super::{Recipe, Stage, Told, empty, hold_back, stages, system};
-use crate::unpack::controls;
-use crate::{Control, Unpacked, order, redirects, unpack_all, with_preinst, write};
+use crate::{Control, Unpacked, controls, listed, order, redirects, unpack_all, with_preinst, write};
 
 /// Where dpkg has a package's control files while it runs the package's `preinst`.
 const CONTROL: &str = "var/lib/dpkg/tmp.ci";
@@ -26,6 +26,19 @@ pub fn plain(root: &Path, recipe: &Recipe<'_>) -> Result<Vec<Unpacked>, Fault> {
         None => Ok(unpacked),
         Some(why) => Err(Fault::new(format!("{why}, and this root has no dpkg to decide it"))),
     }
+}
+
+/// Makes the tree that several roots begin with; the recipe's packages are those of their first stage. Answers why
+/// there can be none: dpkg must unpack these packages itself, and then it unpacks all of a root's.
+///
+/// # Errors
+/// A package is damaged or a script fails.
+pub fn base(root: &Path, recipe: &Recipe<'_>) -> Result<Option<String>, Fault> {
+    let before = umask(Mode::from_bits_truncate(0o022));
+    let result = by_us(root, recipe, &[Stage { packages: (0..recipe.debs.len()).collect() }]);
+    system::unmount(root);
+    umask(before);
+    result
 }
 
 /// Unpacks and configures a recipe's packages; nothing is mounted in the tree afterwards.
@@ -45,7 +58,13 @@ pub(super) fn put(root: &Path, recipe: &Recipe<'_>) -> Result<(), Fault> {
 
 /// Goes through the stages without dpkg's `--unpack`; answers why that would give another tree than dpkg's.
 fn by_us(root: &Path, recipe: &Recipe<'_>, stages: &[Stage]) -> Result<Option<String>, Fault> {
-    let mut before = BTreeSet::new();
+    let (mut before, stages) = match (recipe.base, stages) {
+        (Some(base), [_, rest @ ..]) => {
+            system::copy(base, root)?;
+            (listed(root)?, rest)
+        }
+        _ => (BTreeSet::new(), stages),
+    };
     for stage in stages {
         let unpacked = unpack(root, recipe, &of(stage, recipe.debs))?;
         if let Some(why) = undecided(&unpacked, &before) {
