@@ -20,7 +20,7 @@ impl Lifecycle {
     /// Installs a node from the beginning: whatever an earlier try left on its disk is overwritten.
     pub(super) fn install(&self, node: &Node, index: u32) -> Result<(), Fault> {
         self.installs.wait(&node.name);
-        let _turn = self.turns.take(None);
+        let _turn = self.turns.to_install();
         self.installs.leave(&node.name);
         room::check(&self.means.paths.vms).doing(|| format!("installing node {}", node.name))?;
         let board = &self.means.board;

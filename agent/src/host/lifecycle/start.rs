@@ -24,7 +24,7 @@ impl Lifecycle {
     pub(super) fn boot(&self, node: &Node, index: u32, record: Option<&Record>) -> Result<(), Fault> {
         let record = record.ok_or_else(|| Fault::new(format!("node {} is not installed", node.name)))?;
         self.starts.wait(&node.name);
-        let _turn = self.turns.take(Some(PATIENCE));
+        let _turn = self.turns.to_start(PATIENCE);
         if self.wanted(&node.name) == Wanted::Stopped {
             return Ok(());
         }
