@@ -81,6 +81,7 @@ struct Board {
 #[derive(Debug, Serialize)]
 struct Outcome {
     result: &'static str,
+    /// From the start of the machine until every node was up; stopping is not counted.
     seconds: f64,
     nodes: Vec<NodeOutcome>,
 }
@@ -121,6 +122,7 @@ pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
     let begun = Instant::now();
     let interrupted = interrupt::listen();
     let result = watch(&mut machine, args, begun, &ways, &interrupted);
+    let took = begun.elapsed();
     let stopped =
         if args.exit || result.is_err() { machine.stop() } else { machine.stay(&dir, &ways, &interrupted) };
     let board = result.map_err(|fault| {
@@ -128,7 +130,7 @@ pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
         fault.help(format!("read the logs below {}; `--resume` goes on from there", dir.display()))
     })?;
     if args.json {
-        let outcome = outcome(&board, begun, &ways);
+        let outcome = outcome(&board, took, &ways);
         println!("{}", serde_json::to_string(&outcome).doing(|| "printing the outcome")?);
     }
     stopped
@@ -233,7 +235,7 @@ fn settled(board: Board) -> Result<Option<Board>, Fault> {
     Ok(board.nodes.iter().all(|node| node.state == "running").then_some(board))
 }
 
-fn outcome(board: &Board, begun: Instant, ways: &ssh::Ways) -> Outcome {
+fn outcome(board: &Board, took: Duration, ways: &ssh::Ways) -> Outcome {
     let node = |line: &NodeLine| NodeOutcome {
         name: line.name.clone(),
         state: line.state.clone(),
@@ -243,7 +245,7 @@ fn outcome(board: &Board, begun: Instant, ways: &ssh::Ways) -> Outcome {
     };
     Outcome {
         result: "ok",
-        seconds: (begun.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+        seconds: (took.as_secs_f64() * 10.0).round() / 10.0,
         nodes: board.nodes.iter().map(node).collect(),
     }
 }
