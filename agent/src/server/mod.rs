@@ -25,7 +25,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatehouse_model::{Depot, Doing as _, Fault, Lock, Site, State};
+use gatehouse_model::{Depot, Doing as _, Fault, State};
 use tokio::runtime::{Builder, Runtime};
 
 use self::authority::Authority;
@@ -36,6 +36,7 @@ use self::repository::Repository;
 use self::tokens::Tokens;
 use self::view::ViewKey;
 use crate::control::board::Board;
+use crate::current::Current;
 use crate::paths::Paths;
 
 #[cfg(test)]
@@ -51,10 +52,8 @@ const THREADS: usize = 2;
 /// What the server needs to start.
 #[derive(Debug)]
 pub struct ServerConfig {
-    /// The site.
-    pub site: Site,
-    /// The site's lock.
-    pub lock: Lock,
+    /// The site with its lock.
+    pub current: Arc<Current>,
     /// Where site directory, state and depot are.
     pub paths: Paths,
     /// The depot's contents.
@@ -72,7 +71,7 @@ pub struct ServerConfig {
 /// What every request sees.
 #[derive(Debug)]
 pub struct Server {
-    site: Site,
+    current: Arc<Current>,
     depot: String,
     files: Files,
     repository: Repository,
@@ -103,14 +102,16 @@ impl Server {
     }
 
     fn start_all(config: ServerConfig) -> Result<Running, Fault> {
-        let ServerConfig { site, lock, paths, depot, board, tokens, http, tls } = config;
+        let ServerConfig { current, paths, depot, board, tokens, http, tls } = config;
+        // What these have of the site cannot change on a running machine.
+        let site = &current.get().site;
         let authority = Authority::open(&paths.state.join("authority"), &site.domain, site.epoch)?;
-        let profiles = Profiles::open(&site, &lock, &paths)?;
+        let profiles = Profiles::open(Arc::clone(&current), &paths)?;
         let server = Arc::new(Self {
             depot: serde_json::to_string_pretty(&depot).doing(|| "writing depot.json")?,
             files: Files::new(&paths.depot, &depot),
             repository: Repository::new(&depot.pool, site.name.as_str(), site.epoch),
-            site,
+            current,
             board,
             tokens,
             authority,
@@ -141,7 +142,7 @@ impl Server {
 
     /// Makes the pool a signed repository. Installs do without, so that a failure is told and ends nothing.
     fn sign(&self, paths: &Paths) {
-        let name = format!("Gatehouse pool of {}", self.site.domain);
+        let name = format!("Gatehouse pool of {}", self.current.get().site.domain);
         let sqop = Sqop::find(paths.tools.as_deref());
         if let Err(fault) = self.repository.sign(&paths.state.join("pool"), &name, &sqop) {
             self.board.say("server", "signing the pool", State::Failed, fault.to_string());

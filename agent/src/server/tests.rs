@@ -16,6 +16,7 @@ use super::tokens::Tokens;
 use super::view::ViewKey;
 use super::{Running, Server, ServerConfig};
 use crate::control::board::{Board, NodeState};
+use crate::current::Current;
 use crate::paths::Paths;
 use crate::wire::{Ack, EnrolAnswer, EnrolRequest, Milestone};
 
@@ -102,8 +103,7 @@ impl Place {
         };
         let any = "127.0.0.1:0".parse().expect("an address");
         let config = ServerConfig {
-            site: sample_site(),
-            lock: sample_lock(),
+            current: Arc::new(Current::new(sample_site(), sample_lock())),
             paths: self.paths(),
             depot,
             board: Arc::clone(&self.board),
