@@ -101,7 +101,8 @@ impl Closures {
 
     fn apt(&self, args: &[&str]) -> Result<String, Fault> {
         let config = format!("APT_CONFIG={}", self.dir.join("apt.conf").display());
-        let all: Vec<&str> = ["LC_ALL=C", &config, "apt-get"].into_iter().chain(args.iter().copied()).collect();
+        let all: Vec<&str> =
+            ["LC_ALL=C", &config, "apt-get"].into_iter().chain(args.iter().copied()).collect();
         tool::run("env", &all)
     }
 }

@@ -4,6 +4,7 @@
 //! (layers, pool, agent), TLS for the rest. Who asks over TLS is known by the certificate got with a one-time token.
 
 pub mod authority;
+pub mod closure;
 mod files;
 mod holder;
 mod http;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use gatehouse_model::site::{Node, Site};
-use gatehouse_model::{NodeName, State};
+use gatehouse_model::{NodeName, Site, State};
 
 use super::{Lifecycle, STOP_GRACE, Wanted, phase};
 use crate::control::Steward as _;
+use crate::host::change::restarts;
 
 impl Lifecycle {
     /// Takes up a site that has replaced another one: begins the lives of new nodes, ends those of nodes that are no
@@ -16,7 +16,7 @@ impl Lifecycle {
         for node in &old.nodes {
             match new.node(node.name.as_str()) {
                 None => self.forget(&node.name),
-                Some(now) if needs_restart(node, now) => self.start_again(&node.name),
+                Some(now) if !restarts(node, now).is_empty() => self.start_again(&node.name),
                 Some(_) => {}
             }
         }
@@ -59,10 +59,4 @@ impl Lifecycle {
         };
         means.board.say(&phase(node), "leaving the site", state, words);
     }
-}
-
-/// Whether a node's VM must be started anew to be what the site asks for.
-pub fn needs_restart(old: &Node, new: &Node) -> bool {
-    (old.memory, old.vcpus, old.disk, old.mac, old.address)
-        != (new.memory, new.vcpus, new.disk, new.mac, new.address)
 }

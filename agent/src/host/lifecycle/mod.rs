@@ -28,8 +28,6 @@ use queue::Queue;
 use record::Record;
 use turn::Turns;
 
-pub use change::needs_restart;
-
 /// How long a node may take to shut down before it is ended.
 const STOP_GRACE: Duration = Duration::from_secs(60);
 /// The longest pause before a node that keeps dying is started again.
