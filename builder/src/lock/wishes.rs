@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use gatehouse_model::site::VmmKind;
 use gatehouse_model::{SET_EXTRA, SET_HOST, SET_INSTALLER, SET_TOOLS, Site};
 
-/// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters, and signs its pool (`sqop`). Without libpam-systemd a login
-/// starts no service manager of its own, which takes an emulated machine 20 s each time.
-const HOST: [&str; 21] = [
+/// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters, signs its pool (`sqop`), and takes
+/// its site by `git push`. Without libpam-systemd a login starts no service manager of its own, which takes an emulated
+/// machine 20 s each time.
+const HOST: [&str; 22] = [
     "chrony",
     "dbus",
     "e2fsprogs",
     "erofs-utils",
     "fdisk",
+    "git",
     "initramfs-tools",
     "iproute2",
     "iputils-ping",
