@@ -88,6 +88,21 @@ pub fn run_gatehouse(args: &[&str]) -> Ended {
     run(Command::new(gatehouse()).args(args))
 }
 
+/// Starts a trial of a site under User Mode Linux with its state in a directory.
+pub fn try_uml(site: &Path, dir: &Path, more: &[&str]) -> Try {
+    let mut command = Command::new(gatehouse());
+    command.arg("try").arg(site).args(["--vmm", "uml", "--json", "--dir"]).arg(dir).args(more);
+    Try::start(&mut command, dir)
+}
+
+/// Lets everybody pass through a directory: as root each node's process is a user of its own.
+///
+/// # Panics
+/// It cannot be changed.
+pub fn open_to_all(dir: &Path) {
+    assert_eq!(run(Command::new("chmod").arg("755").arg(dir)).code, 0);
+}
+
 /// A running `gatehouse`, most often `gatehouse try`.
 #[derive(Debug)]
 pub struct Try {
@@ -146,6 +161,12 @@ impl Try {
         // An emulated host that installs nodes takes its time to greet anybody.
         let options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=300"];
         run(Command::new("ssh").arg("-F").arg(config).args(options).args([name, command]))
+    }
+
+    /// Asks the trial's agent, as `gatectl` does.
+    pub fn gatectl(&self, args: &[&str]) -> Ended {
+        let agent = gatehouse().with_file_name("gatehouse-agent");
+        run(Command::new(agent).arg("ctl").arg("--trial").arg(&self.dir).args(args))
     }
 
     /// Kills the trial and all that belongs to it, as a power cut would.

@@ -4,15 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use gatehouse_tests::{Try, gatehouse, has, outcome, run, site};
+use gatehouse_tests::{Try, gatehouse, has, open_to_all, outcome, run, site, try_uml};
 
 const INSTALL: Duration = Duration::from_secs(600);
-
-fn trial(site: &Path, dir: &Path, more: &[&str]) -> Try {
-    let mut command = Command::new(gatehouse());
-    command.arg("try").arg(site).args(["--vmm", "uml", "--json", "--dir"]).arg(dir).args(more);
-    Try::start(&mut command, dir)
-}
 
 /// One trial serves many checks: a cut in the middle of the install, the resumed install, the node itself, its
 /// credentials, and stopping in order.
@@ -25,12 +19,12 @@ fn a_node_is_cut_off_installed_and_left_without_a_token() {
     open_to_all(temp.path());
     let (site, dir) = (site("minimal", temp.path()), temp.path().join("trial"));
 
-    let mut cut = trial(&site, &dir, &[]);
+    let mut cut = try_uml(&site, &dir, &[]);
     cut.wait_for("unpacking layer", INSTALL);
     cut.kill();
     no_uml_is_left(&dir);
 
-    let mut resumed = trial(&site, &dir, &["--resume"]);
+    let mut resumed = try_uml(&site, &dir, &["--resume"]);
     resumed.wait_for("running; log in", INSTALL);
     assert!(resumed.saw("node/node1: installing done"), "the cut install was not finished");
 
@@ -49,7 +43,7 @@ fn a_node_is_cut_off_installed_and_left_without_a_token() {
     outcome(&ended);
     no_uml_is_left(&dir);
 
-    let again = trial(&site, &dir, &["--resume", "--exit"]).end();
+    let again = try_uml(&site, &dir, &["--resume", "--exit"]).end();
     outcome(&again);
     assert!(!again.stderr.contains("installing started"), "an installed node was installed again");
 }
@@ -111,11 +105,6 @@ fn share_packages(home: &Path) {
     if debs.is_dir() {
         copy(&debs, &home.join("cache/deb"));
     }
-}
-
-fn open_to_all(dir: &Path) {
-    // As root each node's process is a user of its own, which must be able to pass through.
-    assert_eq!(run(Command::new("chmod").arg("755").arg(dir)).code, 0);
 }
 
 fn no_uml_is_left(dir: &Path) {

@@ -1,0 +1,194 @@
+//! A site that changes while it runs, by `git push` as the operations centre does it: on User Mode Linux.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use gatehouse_tests::{Ended, Try, has, open_to_all, outcome, run, site, try_uml};
+use serde_json::Value;
+
+const INSTALL: Duration = Duration::from_secs(600);
+/// How long a change may take from the push to the nodes that it concerns.
+const REACHED: Duration = Duration::from_secs(10);
+
+/// What `site.toml` says of one more node; its source is three lines.
+const NODE2: &str = "
+[[node]]
+name = \"node2\"
+address = \"10.0.2.22\"
+memory = \"512MiB\"
+disk = \"4GiB\"
+";
+const SOURCE2: &str = "#include <gatehouse/site.h>\n#include <site/node.h>\nprofile.comment     came while the site was running\n";
+
+/// One trial serves all: what is refused, what reaches a node that runs, a node that comes and one that goes.
+#[test]
+fn a_running_site_is_changed_by_pushing_to_it() {
+    if !has(&["git", "ip", "ssh", "unshare"]) {
+        return;
+    }
+    let temp =
+        tempfile::Builder::new().prefix("gatehouse-change-").tempdir_in("/var/tmp").expect("a directory");
+    open_to_all(temp.path());
+    let (site, dir) = (site("minimal", temp.path()), temp.path().join("trial"));
+    in_file(&site.join("site.toml"), "# extra = [\"less\"]", "extra = [\"less\"]");
+    let mut trial = try_uml(&site, &dir, &[]);
+    trial.wait_for("running; log in", INSTALL);
+    let work = Work::clone_of(&dir, temp.path());
+
+    a_broken_push_is_refused_whole(&trial, &work);
+    a_package_reaches_the_profile(&dir, &work);
+    a_node_comes_and_goes(&trial, &dir, &work);
+
+    outcome(&trial.interrupt());
+}
+
+fn a_broken_push_is_refused_whole(trial: &Try, work: &Work) {
+    let before = work.newest();
+    let (source, toml) = (work.file("lcfg/source/node1"), work.file("site.toml"));
+    let lines = fs::read_to_string(&source).expect("read").lines().count();
+    append(&source, "fstab.nonsense      yes\n");
+    let refused = work.push("break a source");
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let place = format!("lcfg/source/node1:{}: ", lines + 1);
+    assert!(refused.stderr.contains(&place), "{place:?} is not in {}", refused.stderr);
+
+    // In site.toml as well.
+    in_file(&toml, "memory = \"512MiB\"", "memory = \"512\"");
+    let refused = work.push("break site.toml too");
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.stderr.contains("site.toml:"), "{}", refused.stderr);
+
+    assert_eq!(work.newest(), before, "a refused push is there");
+    assert_eq!(nodes(trial).len(), 1, "a refused push has changed the nodes");
+    work.start_over();
+}
+
+fn a_package_reaches_the_profile(dir: &Path, work: &Work) {
+    // Written by the server, whatever the node makes of it.
+    let published = || fs::read_to_string(dir.join("state/profiles/node1.xml")).expect("read");
+    assert!(!published().contains("<name>less</name>"), "it has the package already");
+    append(&work.file("lcfg/packages/minimal.pkgs"), "less=*\n");
+    work.must_push("add a package from the pool");
+    within(REACHED, "the package in the profile", || published().contains("<name>less</name>"));
+
+    in_file(&work.file("lcfg/packages/minimal.pkgs"), "less=*\n", "");
+    work.must_push("remove it again");
+    within(REACHED, "the profile without the package", || !published().contains("<name>less</name>"));
+
+    append(&work.file("lcfg/packages/minimal.pkgs"), "nano=*\n");
+    let refused = work.push("add a package that the pool does not have");
+    assert!(refused.code != 0 && refused.stderr.contains("packages.extra"), "{refused:?}");
+    work.start_over();
+}
+
+fn a_node_comes_and_goes(trial: &Try, dir: &Path, work: &Work) {
+    let node1 = fs::read_to_string(work.file("lcfg/source/node1")).expect("read");
+    let common = node1.replace("#include <gatehouse/site.h>\n", "").replace("profile.comment ", "// ");
+    let common: String =
+        common.lines().filter(|line| !line.starts_with("//")).flat_map(|line| [line, "\n"]).collect();
+    fs::write(work.file("lcfg/include/site/node.h"), common).expect("written");
+    append(&work.file("site.toml"), NODE2);
+    fs::write(work.file("lcfg/source/node2"), SOURCE2).expect("written");
+    let seen = trial.gatectl(&["site", "diff", &work.dir.display().to_string()]);
+    assert!(seen.code == 0 && seen.stdout.contains("node2: added"), "{seen:?}");
+    assert_eq!(nodes(trial).len(), 1, "looking has changed something");
+
+    work.must_push("add a node");
+    within(INSTALL, "node2 up", || state(trial, "node2") == "running");
+    assert_eq!(state(trial, "node1"), "running");
+
+    // Without its section and its source it is gone; its disk is not.
+    in_file(&work.file("site.toml"), NODE2, "");
+    fs::remove_file(work.file("lcfg/source/node2")).expect("removed");
+    work.must_push("remove the node");
+    within(REACHED, "node2 gone", || nodes(trial).len() == 1);
+    assert!(dir.join("vms/node2/fs/disk0").exists(), "its disk was thrown away");
+    assert_eq!(state(trial, "node1"), "running");
+}
+
+/// A clone of the trial's site, as somebody at the operations centre has it.
+struct Work {
+    dir: PathBuf,
+}
+
+impl Work {
+    fn clone_of(trial: &Path, into: &Path) -> Self {
+        let work = Self { dir: into.join("work") };
+        let from = trial.join("state/site.git");
+        let cloned = run(Command::new("git").arg("clone").arg("--quiet").arg(&from).arg(&work.dir));
+        assert_eq!(cloned.code, 0, "{cloned:?}");
+        work
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn git(&self, args: &[&str]) -> Ended {
+        let who = ["-c", "user.name=operations", "-c", "user.email=operations@example.org"];
+        run(Command::new("git").arg("-C").arg(&self.dir).args(who).args(args))
+    }
+
+    /// Commits what is there and pushes it.
+    fn push(&self, message: &str) -> Ended {
+        assert_eq!(self.git(&["add", "--all"]).code, 0);
+        let committed = self.git(&["commit", "--quiet", "-m", message]);
+        assert_eq!(committed.code, 0, "{committed:?}");
+        let pushed = self.git(&["push", "origin", "main"]);
+        print!("{}", pushed.stderr);
+        pushed
+    }
+
+    fn must_push(&self, message: &str) {
+        let pushed = self.push(message);
+        assert_eq!(pushed.code, 0, "{pushed:?}");
+    }
+
+    /// The commit that is `main` on the machine.
+    fn newest(&self) -> String {
+        let seen = self.git(&["ls-remote", "origin", "refs/heads/main"]);
+        assert_eq!(seen.code, 0, "{seen:?}");
+        seen.stdout
+    }
+
+    fn start_over(&self) {
+        assert_eq!(self.git(&["reset", "--quiet", "--hard", "origin/main"]).code, 0);
+    }
+}
+
+fn append(path: &Path, text: &str) {
+    let before = fs::read_to_string(path).expect("read");
+    fs::write(path, before + text).expect("written");
+}
+
+fn in_file(path: &Path, what: &str, with: &str) {
+    let before = fs::read_to_string(path).expect("read");
+    assert!(before.contains(what), "{} has no {what:?}:\n{before}", path.display());
+    fs::write(path, before.replace(what, with)).expect("written");
+}
+
+fn nodes(trial: &Try) -> Vec<Value> {
+    let seen = trial.gatectl(&["node", "list", "--json"]);
+    assert_eq!(seen.code, 0, "{seen:?}");
+    serde_json::from_str(&seen.stdout).expect("a list of nodes")
+}
+
+/// The state of a node on the board; empty where there is no such node.
+fn state(trial: &Try, name: &str) -> String {
+    let all = nodes(trial);
+    let node = all.iter().find(|node| node["name"] == name);
+    let state = node.and_then(|node| node["state"].as_str()).unwrap_or_default().to_owned();
+    assert_ne!(state, "failed", "{all:?}");
+    state
+}
+
+fn within(time: Duration, what: &str, done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < time, "{what} did not come within {time:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("{what} after {:.1} s", begun.elapsed().as_secs_f64());
+}
