@@ -1,7 +1,7 @@
 //! The site that counts, as it is now: site.toml and site.lock, which a running machine takes up anew when they are
 //! changed. Whoever works with a node for longer keeps what it began with; whoever begins asks again.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use gatehouse_model::{Lock, Site};
@@ -22,12 +22,14 @@ pub struct SiteState {
 pub struct Current {
     state: Mutex<Arc<SiteState>>,
     changed: Condvar,
+    moving: RwLock<()>,
 }
 
 impl Current {
     /// The site at the agent's start.
     pub fn new(site: Site, lock: Lock) -> Self {
-        Self { state: Mutex::new(Arc::new(SiteState { site, lock, generation: 0 })), changed: Condvar::new() }
+        let state = Mutex::new(Arc::new(SiteState { site, lock, generation: 0 }));
+        Self { state, changed: Condvar::new(), moving: RwLock::default() }
     }
 
     /// The site as it is now.
@@ -48,6 +50,16 @@ impl Current {
         let old = |state: &mut Arc<SiteState>| state.generation <= generation;
         let waited = self.changed.wait_timeout_while(self.locked(), at_most, old);
         Arc::clone(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// For as long as this is held, the files of the site directory and the site belong together.
+    pub fn steady(&self) -> RwLockReadGuard<'_, ()> {
+        self.moving.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps everybody from the files of the site directory, until both they and the site are new.
+    pub fn moving(&self) -> RwLockWriteGuard<'_, ()> {
+        self.moving.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     // A thread that panicked while it held the lock has changed nothing in part.

@@ -70,7 +70,12 @@ impl Paths {
 
     /// A directory for a site directory that is looked at, of this process's own.
     pub fn incoming(&self) -> PathBuf {
-        self.state.join("incoming").join(std::process::id().to_string())
+        self.run.join("incoming").join(std::process::id().to_string())
+    }
+
+    /// A node's profile, as it was published last.
+    pub fn profile(&self, node: &NodeName) -> PathBuf {
+        self.state.join("profiles").join(format!("{node}.xml"))
     }
 
     /// A node's configuration directory.

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::board::{NodeState, NodeStatus, Status};
 use super::console;
+use super::site::{self, SiteControl};
 use super::socket::{Answer, Asker, Request};
 use crate::host::command::read_site;
 use crate::paths::Paths;
@@ -53,9 +54,12 @@ pub enum ControlCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Nodes: list, start, stop, restart, console, log, install
+    /// Nodes: list, start, stop, restart, console, log, install, purge
     #[command(subcommand)]
     Node(NodeControl),
+    /// The site: what a change would do, taking it up, its history
+    #[command(subcommand)]
+    Site(SiteControl),
     /// The newest events
     Log {
         /// Go on with what comes
@@ -106,6 +110,11 @@ pub enum NodeControl {
         /// The node's name
         node: NodeName,
     },
+    /// Throw away the disks of a node that was removed from the site
+    Purge {
+        /// The node's name
+        node: NodeName,
+    },
 }
 
 /// Does what the command says.
@@ -119,6 +128,7 @@ pub fn run(options: ControlOptions) -> Result<(), Fault> {
         ControlCommand::Status { watch, json, .. } => show_status(&paths, watch, json),
         ControlCommand::Plan { json } => show_plan(&paths, json),
         ControlCommand::Node(command) => run_node(&paths, command),
+        ControlCommand::Site(command) => site::run(&paths, command),
         ControlCommand::Log { follow, json } => show_events(&paths, follow, json),
     }
 }
@@ -134,6 +144,7 @@ fn run_node(paths: &Paths, command: NodeControl) -> Result<(), Fault> {
         NodeControl::Stop { node } => order(Request::Stop { node }),
         NodeControl::Restart { node } => order(Request::Restart { node }),
         NodeControl::Install { node } => order(Request::Install { node }),
+        NodeControl::Purge { node } => order(Request::Purge { node }),
         NodeControl::Console { node } => console::attach(paths, &node),
         NodeControl::Log { node } => show_console_log(paths, &node),
     }
@@ -146,7 +157,7 @@ fn ask_status(asker: &mut Asker) -> Result<Status, Fault> {
     }
 }
 
-fn other_answer() -> Fault {
+pub(super) fn other_answer() -> Fault {
     Fault::new("the agent answers something else than was asked")
         .help("use the gatectl of the agent's own version: /usr/bin/gatectl on the host")
 }
@@ -210,7 +221,7 @@ fn show_console_log(paths: &Paths, node: &NodeName) -> Result<(), Fault> {
 }
 
 /// Prints to stdout; whoever closes it early (`head`) ends the program quietly.
-fn print(text: &str) -> Result<(), Fault> {
+pub(super) fn print(text: &str) -> Result<(), Fault> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),

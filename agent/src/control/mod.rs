@@ -3,9 +3,13 @@
 pub mod board;
 mod console;
 pub mod ctl;
+mod site;
 pub mod socket;
 
 use gatehouse_model::{Fault, NodeName};
+
+use crate::host::change::Change;
+use crate::host::import::SiteFiles;
 
 /// Who carries out what is asked over the control socket; the host's lifecycle is one.
 ///
@@ -37,4 +41,32 @@ pub trait Steward: Send + Sync {
 
     /// What would be done now, in lines for people; touches nothing.
     fn plan(&self) -> String;
+}
+
+/// Who changes the site when that is asked over the control socket; the host's keeper is one.
+pub trait Changes: Send + Sync {
+    /// What taking up the files of a site directory would do; changes nothing. Given the commit that they come after,
+    /// they are refused if another one counts meanwhile.
+    ///
+    /// # Errors
+    /// All problems of the files, with what this machine cannot do.
+    fn look(&self, files: SiteFiles, after: Option<&str>) -> Result<Change, Fault>;
+
+    /// Takes up the files of a site directory, and says what that does; `commit` is theirs, if they were pushed.
+    ///
+    /// # Errors
+    /// As [`Changes::look`], with nothing changed; or the disk is full.
+    fn take(&self, files: SiteFiles, by: &str, commit: Option<&str>) -> Result<Change, Fault>;
+
+    /// The site's history, in lines for people.
+    ///
+    /// # Errors
+    /// There is none.
+    fn log(&self) -> Result<String, Fault>;
+
+    /// Throws away the disks of a node that the site no longer has.
+    ///
+    /// # Errors
+    /// The site has it, or it is not off yet, or there is nothing of it.
+    fn purge(&self, node: &NodeName) -> Result<(), Fault>;
 }

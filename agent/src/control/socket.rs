@@ -10,11 +10,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use gatehouse_model::{Doing as _, Event, Exit, Fault, NodeName};
+use gatehouse_model::{Doing as _, Event, Exit, Fault, NodeName, Problem};
 use serde::{Deserialize, Serialize};
 
-use super::Steward;
 use super::board::{Board, Status};
+use super::{Changes, Steward};
+use crate::host::change::Change;
+use crate::host::import;
 use crate::paths::Paths;
 
 /// The longest request that is read.
@@ -55,6 +57,29 @@ pub enum Request {
         /// Which.
         node: NodeName,
     },
+    /// Throw away the disks of a node that was removed.
+    Purge {
+        /// Which.
+        node: NodeName,
+    },
+    /// What a site directory would change; changes nothing.
+    SiteDiff {
+        /// The directory.
+        dir: PathBuf,
+        /// The commit that it comes after, if it is pushed.
+        after: Option<String>,
+    },
+    /// Take up a site directory.
+    SiteImport {
+        /// The directory.
+        dir: PathBuf,
+        /// Who brings it, for the history.
+        by: String,
+        /// Its commit, if it was pushed.
+        commit: Option<String>,
+    },
+    /// The site's history.
+    SiteLog,
 }
 
 /// What is answered: one line, but for events, which are a line each and then `done`.
@@ -65,6 +90,10 @@ pub enum Answer {
     Status(Status),
     /// To `plan`.
     Plan(String),
+    /// To `site-diff` and `site-import`.
+    Change(Change),
+    /// To `site-log`.
+    Text(String),
     /// To `events`.
     Event(Event),
     /// It is done, or on its way.
@@ -73,6 +102,8 @@ pub enum Answer {
     Fault(String),
     /// The request itself is wrong; what to ask instead.
     Problem(String),
+    /// What is wrong with the files that were brought.
+    Problems(Vec<Problem>),
 }
 
 impl Answer {
@@ -84,8 +115,26 @@ impl Answer {
         match self {
             Self::Fault(text) => Err(Fault::new(text)),
             Self::Problem(text) => Err(Fault::new(text).exit(Exit::Problem)),
+            Self::Problems(all) => Err(Fault::of_problems(all)),
             good => Ok(good),
         }
+    }
+}
+
+/// Who answers.
+#[derive(Clone)]
+pub struct Answerers {
+    /// For what stands on it.
+    pub board: Arc<Board>,
+    /// For the nodes.
+    pub steward: Arc<dyn Steward>,
+    /// For the site.
+    pub changes: Arc<dyn Changes>,
+}
+
+impl std::fmt::Debug for Answerers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answerers").field("board", &self.board).finish_non_exhaustive()
     }
 }
 
@@ -99,14 +148,14 @@ pub struct ControlSocket {
 ///
 /// # Errors
 /// Another agent answers at it, or it cannot be made.
-pub fn listen(paths: &Paths, board: Arc<Board>, steward: Arc<dyn Steward>) -> Result<ControlSocket, Fault> {
+pub fn listen(paths: &Paths, answerers: Answerers) -> Result<ControlSocket, Fault> {
     let path = paths.socket();
     let listener = bind(&path).doing(|| format!("opening the control socket {}", path.display()))?;
     let accept = move || {
         for stream in listener.incoming().flatten() {
-            let (board, steward) = (Arc::clone(&board), Arc::clone(&steward));
+            let answerers = answerers.clone();
             // An asker who hangs up in the middle ends his own thread only.
-            let answer = move || drop(converse(stream, &board, &*steward));
+            let answer = move || drop(converse(stream, &answerers));
             let _ = thread::Builder::new().name("control".into()).spawn(answer);
         }
     };
@@ -140,7 +189,7 @@ fn bind(path: &Path) -> Result<UnixListener, Fault> {
     Ok(listener)
 }
 
-fn converse(stream: UnixStream, board: &Board, steward: &dyn Steward) -> std::io::Result<()> {
+fn converse(stream: UnixStream, answerers: &Answerers) -> std::io::Result<()> {
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     loop {
@@ -149,8 +198,8 @@ fn converse(stream: UnixStream, board: &Board, steward: &dyn Steward) -> std::io
             return Ok(());
         }
         match serde_json::from_str(&line) {
-            Ok(Request::Events { follow }) => tell_events(&mut writer, board, follow)?,
-            Ok(request) => say(&mut writer, &answer(&request, board, steward))?,
+            Ok(Request::Events { follow }) => tell_events(&mut writer, &answerers.board, follow)?,
+            Ok(request) => say(&mut writer, &answer(&request, answerers))?,
             Err(error) => {
                 // What follows a line that is too long is no request either.
                 return say(
@@ -162,7 +211,8 @@ fn converse(stream: UnixStream, board: &Board, steward: &dyn Steward) -> std::io
     }
 }
 
-fn answer(request: &Request, board: &Board, steward: &dyn Steward) -> Answer {
+fn answer(request: &Request, answerers: &Answerers) -> Answer {
+    let Answerers { board, steward, changes } = answerers;
     let done = match request {
         Request::Status => return Answer::Status(board.status()),
         Request::Plan => return Answer::Plan(steward.plan()),
@@ -171,11 +221,33 @@ fn answer(request: &Request, board: &Board, steward: &dyn Steward) -> Answer {
         Request::Stop { node } => known(board, node).and_then(|()| steward.stop_node(node)),
         Request::Restart { node } => known(board, node).and_then(|()| steward.restart_node(node)),
         Request::Install { node } => known(board, node).and_then(|()| steward.install_node(node)),
+        Request::Purge { node } => changes.purge(node),
+        Request::SiteDiff { .. } | Request::SiteImport { .. } | Request::SiteLog => {
+            return answer_of_site(request, &**changes).unwrap_or_else(refusal);
+        }
     };
-    match done {
-        Ok(()) => Answer::Done,
-        Err(fault) if fault.exit_status() == Exit::Problem => Answer::Problem(fault.to_string()),
-        Err(fault) => Answer::Fault(fault.to_string()),
+    done.map_or_else(refusal, |()| Answer::Done)
+}
+
+fn answer_of_site(request: &Request, changes: &dyn Changes) -> Result<Answer, Fault> {
+    match request {
+        Request::SiteDiff { dir, after } => {
+            changes.look(import::read(dir)?, after.as_deref()).map(Answer::Change)
+        }
+        Request::SiteImport { dir, by, commit } => {
+            changes.take(import::read(dir)?, by, commit.as_deref()).map(Answer::Change)
+        }
+        _ => changes.log().map(Answer::Text),
+    }
+}
+
+/// Consumed, as an answer is made of every fault once.
+#[allow(clippy::needless_pass_by_value, reason = "it stands where a fault is handed over")]
+fn refusal(fault: Fault) -> Answer {
+    match fault.problems() {
+        [] if fault.exit_status() == Exit::Problem => Answer::Problem(fault.to_string()),
+        [] => Answer::Fault(fault.to_string()),
+        problems => Answer::Problems(problems.to_vec()),
     }
 }
 
@@ -271,6 +343,8 @@ mod tests {
 
     use gatehouse_model::State;
 
+    use crate::host::import::SiteFiles;
+
     struct Noting(Mutex<Vec<String>>);
 
     impl Noting {
@@ -302,12 +376,37 @@ mod tests {
         }
     }
 
+    impl Changes for Noting {
+        fn look(&self, files: SiteFiles, after: Option<&str>) -> Result<Change, Fault> {
+            assert_eq!(after, Some("c0ffee"));
+            let problems = files.keys().map(|name| Problem::at(name, 3, "is wrong")).collect();
+            Err(Fault::of_problems(problems))
+        }
+
+        fn take(&self, _: SiteFiles, by: &str, commit: Option<&str>) -> Result<Change, Fault> {
+            self.0.lock().expect("no panic").push(format!("{by} brings {commit:?}"));
+            Ok(Change::default())
+        }
+
+        fn log(&self) -> Result<String, Fault> {
+            Ok("one\ntwo\n".to_owned())
+        }
+
+        fn purge(&self, node: &NodeName) -> Result<(), Fault> {
+            self.note("purge", node)
+        }
+    }
+
+    fn answerers(board: &Arc<Board>, noting: &Arc<Noting>) -> Answerers {
+        let (steward, changes) = (Arc::<Noting>::clone(noting), Arc::<Noting>::clone(noting));
+        Answerers { board: Arc::clone(board), steward, changes }
+    }
+
     fn opened(dir: &Path) -> (Paths, Arc<Board>, Arc<Noting>, ControlSocket) {
         let paths = Paths::trial(dir, dir);
         let board = Arc::new(Board::new(&crate::server::sample_site()));
         let steward = Arc::new(Noting(Mutex::default()));
-        let asked: Arc<dyn Steward> = Arc::<Noting>::clone(&steward);
-        let socket = listen(&paths, Arc::clone(&board), asked).expect("a socket");
+        let socket = listen(&paths, answerers(&board, &steward)).expect("a socket");
         (paths, board, steward, socket)
     }
 
@@ -333,6 +432,31 @@ mod tests {
     }
 
     #[test]
+    fn a_site_is_brought_as_a_directory_and_all_its_problems_come_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (paths, _, noting, _socket) = opened(dir.path());
+        let brought = dir.path().join("brought");
+        fs::create_dir_all(brought.join("lcfg/source")).expect("made");
+        for name in ["site.toml", "lcfg/source/node1"] {
+            fs::write(brought.join(name), "").expect("written");
+        }
+        let mut asker = Asker::connect(&paths).expect("an agent");
+        let fault = asker
+            .ask(&Request::SiteDiff { dir: brought.clone(), after: Some("c0ffee".into()) })
+            .expect_err("all of it is wrong");
+        assert_eq!(
+            fault.render(),
+            "error: lcfg/source/node1:3: is wrong\nerror: site.toml:3: is wrong\n2 problems; nothing was changed\n"
+        );
+        let import = Request::SiteImport { dir: brought, by: "me".into(), commit: None };
+        assert_eq!(asker.ask(&import).ok(), Some(Answer::Change(Change::default())));
+        assert_eq!(asker.ask(&Request::SiteLog).ok(), Some(Answer::Text("one\ntwo\n".into())));
+        let gone = Request::Purge { node: "gone".parse().expect("a name") };
+        assert_eq!(asker.ask(&gone).ok(), Some(Answer::Done));
+        assert_eq!(*noting.0.lock().expect("no panic"), ["me brings None", "purge gone"]);
+    }
+
+    #[test]
     fn events_come_from_the_start_and_go_on() {
         let dir = tempfile::tempdir().expect("a directory");
         let (paths, board, _, _socket) = opened(dir.path());
@@ -351,12 +475,12 @@ mod tests {
     fn only_one_agent_answers_and_a_stale_socket_is_replaced() {
         let dir = tempfile::tempdir().expect("a directory");
         let (paths, board, steward, socket) = opened(dir.path());
-        let again = listen(&paths, Arc::clone(&board), steward);
+        let again = listen(&paths, answerers(&board, &steward));
         assert_eq!(again.expect_err("taken").exit_status(), Exit::InUse);
         drop(socket);
         assert!(!paths.socket().exists());
         drop(UnixListener::bind(paths.socket()).expect("a stale socket"));
-        let fresh = listen(&paths, board, Arc::new(Noting(Mutex::default())));
+        let fresh = listen(&paths, answerers(&board, &steward));
         assert!(fresh.is_ok(), "{fresh:?}");
     }
 

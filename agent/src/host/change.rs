@@ -16,8 +16,11 @@ pub type ProfilesOf = BTreeMap<NodeName, Profile>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Fate {
-    /// It is new and will be installed, if it is one that starts by itself.
-    Added,
+    /// It is new.
+    Added {
+        /// What becomes of it.
+        then: String,
+    },
     /// Its VM is stopped; its disks stay.
     Removed,
     /// Its VM or its profile changes.
@@ -45,28 +48,23 @@ impl Change {
     }
 }
 
-/// Compares two sites with their profiles.
+/// Compares two sites with their profiles; `kept` says which nodes have been here before, and have their disks still.
 ///
 /// # Errors
 /// What cannot change on a machine that is installed; each with what to write.
 pub fn compare(
     (old, old_profiles): (&Site, &ProfilesOf),
     (new, new_profiles): (&Site, &ProfilesOf),
+    kept: impl Fn(&NodeName) -> bool,
 ) -> Result<Change, Vec<Problem>> {
     let mut problems = fixed(old, new);
     let mut nodes = Vec::new();
     for node in &new.nodes {
         let Some(before) = old.node(node.name.as_str()) else {
-            nodes.push((node.name.clone(), Fate::Added));
+            nodes.push((node.name.clone(), Fate::Added { then: begins(node, kept(&node.name)) }));
             continue;
         };
-        if node.disk < before.disk {
-            let what = format!(
-                "{}: the disk has {}, and a store is never made smaller; write disk = \"{}\" or more",
-                node.name, before.disk, before.disk
-            );
-            problems.push(Problem::at("site.toml", 0, what));
-        }
+        problems.extend(bound(before, node));
         let none = Profile::default();
         let profile = |of: &ProfilesOf| of.get(&node.name).cloned();
         let profile =
@@ -101,14 +99,44 @@ fn fixed(old: &Site, new: &Site) -> Vec<Problem> {
     .collect()
 }
 
-/// Why a node's VM must be started again; empty where it need not.
+/// A node that comes back goes on with what is on its disks: only people throw disks away.
+fn begins(node: &Node, kept: bool) -> String {
+    let how = match (kept, node.autostart) {
+        (false, true) => "it will be installed",
+        (false, false) => "it will be installed when somebody starts it",
+        (true, true) => "its disks are still here, and it will be started from them",
+        (true, false) => "its disks are still here, and it stays stopped",
+    };
+    how.to_owned()
+}
+
+/// What is bound to a node's disk for as long as it is installed.
+fn bound(old: &Node, new: &Node) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut problem = |what| problems.push(Problem::at("site.toml", 0, what));
+    if new.disk < old.disk {
+        problem(format!(
+            "{}: the disk has {}, and a store is never made smaller; write disk = \"{}\" or more",
+            old.name, old.disk, old.disk
+        ));
+    }
+    // The network's configuration on its disk names it: with another one the node would never be heard of again.
+    if new.mac != old.mac {
+        problem(format!(
+            "{}: the installed node knows its network by the mac {}; write mac = \"{}\", or give the node another \
+             name, which is another node",
+            old.name, old.mac, old.mac
+        ));
+    }
+    problems
+}
+
+/// Why a node's VM must be started again; empty where it need not. Its address its client changes while it runs.
 pub fn restarts(old: &Node, new: &Node) -> Vec<String> {
     [
         ("memory", old.memory.to_string(), new.memory.to_string()),
         ("vcpus", old.vcpus.to_string(), new.vcpus.to_string()),
         ("disk", old.disk.to_string(), new.disk.to_string()),
-        ("mac", old.mac.to_string(), new.mac.to_string()),
-        ("address", old.address.to_string(), new.address.to_string()),
     ]
     .into_iter()
     .filter(|(_, old, new)| old != new)
@@ -118,6 +146,9 @@ pub fn restarts(old: &Node, new: &Node) -> Vec<String> {
 
 fn host(old: &Site, new: &Site) -> Vec<String> {
     let mut told = Vec::new();
+    if old.access != new.access {
+        told.push("[access] holds at once".to_owned());
+    }
     let mut tell = |differs: bool, what: &str| {
         if differs {
             told.push(format!("{what} is taken up when the host starts again"));
@@ -126,7 +157,6 @@ fn host(old: &Site, new: &Site) -> Vec<String> {
     tell(old.disks != new.disks, "[[disk]]");
     tell(old.network != new.network, "[network]");
     tell(old.host != new.host, "[host]");
-    tell(old.access != new.access, "[access] of the host itself");
     tell(old.epoch != new.epoch, "site.epoch");
     told
 }
@@ -135,7 +165,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (node, fate) in &self.nodes {
             match fate {
-                Fate::Added => writeln!(f, "{node}: added; it will be installed")?,
+                Fate::Added { then } => writeln!(f, "{node}: added; {then}")?,
                 Fate::Removed => writeln!(f, "{node}: removed; its vm is stopped, its disks stay")?,
                 Fate::Changed { restarts, profile } => {
                     for why in restarts {
@@ -173,17 +203,44 @@ mod tests {
         new.nodes.push(third);
         new.access.keys.push("ssh-ed25519 A".to_owned());
         let none = ProfilesOf::new();
-        let change = compare((&old, &none), (&new, &none)).expect("possible");
+        let change = compare((&old, &none), (&new, &none), |_| false).expect("possible");
         assert_eq!(
             change.to_string(),
             "node2: restarts, vcpus 1 becomes 4\nnode3: added; it will be installed\n\
              node1: removed; its vm is stopped, its disks stay\n\
-             host: [access] of the host itself is taken up when the host starts again\n"
+             host: [access] holds at once\n"
         );
         let json = serde_json::to_string(&change).expect("written");
         assert_eq!(serde_json::from_str::<Change>(&json).expect("read"), change);
-        let same = compare((&old, &none), (&old, &none)).expect("possible");
+        let same = compare((&old, &none), (&old, &none), |_| true).expect("possible");
         assert_eq!(same.to_string(), "nothing changes on any node\n");
+    }
+
+    #[test]
+    fn what_becomes_of_a_new_node_hangs_on_its_disks() {
+        let mut node = sample_site().nodes[0].clone();
+        for (kept, autostart, says) in [
+            (false, true, "it will be installed"),
+            (false, false, "when somebody starts it"),
+            (true, true, "will be started from them"),
+            (true, false, "stays stopped"),
+        ] {
+            node.autostart = autostart;
+            let said = begins(&node, kept);
+            assert!(said.ends_with(says), "{said}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_vm_is_made_of_needs_another_start() {
+        let old = sample_site().nodes[0].clone();
+        let mut new = old.clone();
+        new.address = "127.0.0.99".parse().expect("an address");
+        new.role = "ce".to_owned();
+        assert_eq!(restarts(&old, &new), [""; 0]);
+        new.memory = gatehouse_model::Size::gib(1);
+        new.disk = gatehouse_model::Size::gib(8);
+        assert_eq!(restarts(&old, &new), ["memory 512MiB becomes 1GiB", "disk 4GiB becomes 8GiB"]);
     }
 
     #[test]
@@ -192,14 +249,20 @@ mod tests {
         let mut new = old.clone();
         new.domain = "other.org".to_owned();
         new.nodes[1].disk = gatehouse_model::Size::gib(1);
+        new.nodes[0].mac = "02:00:5e:00:00:01".parse().expect("a mac");
         let none = ProfilesOf::new();
-        let problems = compare((&old, &none), (&new, &none)).expect_err("impossible");
+        let problems = compare((&old, &none), (&new, &none), |_| false).expect_err("impossible");
+        let mac = old.nodes[0].mac;
         let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(
             all,
             [
                 "site.toml: site.domain cannot become \"other.org\" on a machine that is installed as \"example.org\"; \
                  write \"example.org\", or install the machine anew",
+                &format!(
+                    "site.toml: node1: the installed node knows its network by the mac {mac}; write mac = \"{mac}\", \
+                     or give the node another name, which is another node"
+                ),
                 "site.toml: node2: the disk has 4GiB, and a store is never made smaller; write disk = \"4GiB\" or more",
             ]
         );

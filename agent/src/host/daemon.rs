@@ -10,11 +10,13 @@ use gatehouse_model::site::{HTTP_PORT, LCFG_SERVER_PORT, VmmKind};
 use gatehouse_model::{Depot, Doing as _, Fault, Lock, Refusal, Site, State};
 
 use crate::control::board::Board;
-use crate::control::socket;
+use crate::control::socket::{self, Answerers};
 use crate::current::Current;
 use crate::host::consoles;
+use crate::host::keeper::{Keeper, KeeperMeans};
 use crate::host::lifecycle::{Lifecycle, Means};
 use crate::paths::Paths;
+use crate::server::closure::Closures;
 use crate::server::tokens::Tokens;
 use crate::server::{Server, ServerConfig};
 use crate::vmm::uml::Uml;
@@ -79,9 +81,11 @@ pub fn serve(
     let driver = driver(&site, paths)?;
     let current = Arc::new(Current::new(site, lock));
     let tokens = Arc::new(Tokens::new());
+    let closures = Arc::new(Closures::new(paths, &depot.pool.suite));
     let server = board.phase("server", || {
         Server::start(ServerConfig {
             current: Arc::clone(&current),
+            closures: Arc::clone(&closures),
             paths: paths.clone(),
             depot: depot.clone(),
             board: Arc::clone(&board),
@@ -91,10 +95,26 @@ pub fn serve(
         })
     })?;
     let authority = server.authority_pem();
-    let means =
-        Means { current, paths: paths.clone(), depot, board: Arc::clone(&board), tokens, driver, authority };
-    let lifecycle = Lifecycle::start(means);
-    let control = socket::listen(paths, Arc::clone(&board), lifecycle.clone())?;
+    let lifecycle = Lifecycle::start(Means {
+        current: Arc::clone(&current),
+        paths: paths.clone(),
+        depot,
+        board: Arc::clone(&board),
+        tokens,
+        driver,
+        authority,
+    });
+    let keeper = Keeper::open(KeeperMeans {
+        current,
+        paths: paths.clone(),
+        board: Arc::clone(&board),
+        closures,
+        lifecycle: Arc::clone(&lifecycle),
+        agent: std::env::current_exe().doing(|| "finding this program's own file")?,
+    });
+    let steward = Arc::<Lifecycle>::clone(&lifecycle);
+    let answerers = Answerers { board: Arc::clone(&board), steward, changes: Arc::new(keeper) };
+    let control = socket::listen(paths, answerers)?;
     until()?;
     board.say("host", "stopping", State::Started, "");
     lifecycle.stop_all();

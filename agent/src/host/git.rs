@@ -1,17 +1,29 @@
 //! The site directory's history: a bare git repository in state that people push to. git does the work.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use gatehouse_model::{Doing as _, Fault};
 
 use super::files::write_whole;
-use super::import::SiteFiles;
+use super::import::{self, SiteFiles};
 use crate::paths::Paths;
 use crate::tool;
 
 /// The one branch.
 pub const BRANCH: &str = "main";
+/// What every push has to keep to. A site is some hundred files of text.
+const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\tfsync = all\n\
+    [gc]\n\tautoDetach = false\n[receive]\n\tdenyDeletes = true\n\tdenyNonFastForwards = true\n\
+    \tfsckObjects = true\n\tmaxInputSize = 64m\n";
+/// The files are bytes here: what a site says of line ends and of archives is for its author's own git.
+const ATTRIBUTES: &str = "* -text -ident -filter -working-tree-encoding -export-ignore -export-subst\n";
+/// Files by which one run of git keeps others away; at the agent's start none of them can be somebody's.
+const LOCKS: [&str; 4] = ["HEAD.lock", "index.lock", "packed-refs.lock", "refs/heads/main.lock"];
+/// In a namespace the repository seems to be another user's.
+const SAFE: [&str; 2] = ["-c", "safe.directory=*"];
 /// In the repository: the commit whose files are the site directory that counts.
 const TAKEN_UP: &str = "gatehouse-taken-up";
 
@@ -24,26 +36,37 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// The machine's repository as it is, to read.
+    pub fn at(paths: &Paths) -> Self {
+        Self { dir: paths.repository(), email: "root@localhost".to_owned() }
+    }
+
     /// The machine's repository, made at the first time; its hooks ask the agent of these paths.
     ///
     /// # Errors
     /// git is missing or the disk is full.
-    pub fn open(paths: &Paths, host: &str) -> Result<Self, Fault> {
+    pub fn open(paths: &Paths, host: &str, agent: &Path) -> Result<Self, Fault> {
         let repository = Self { dir: paths.repository(), email: format!("root@{host}") };
-        if !repository.dir.join("HEAD").exists() {
-            let dir = repository.dir.to_string_lossy();
-            tool::run("git", &["init", "--quiet", "--bare", "--initial-branch", BRANCH, &dir])?;
-            for setting in ["receive.denyNonFastForwards", "receive.denyDeletes"] {
-                repository.git(&["config", setting, "true"])?;
-            }
+        let dir = &repository.dir;
+        if !dir.join("HEAD").exists() {
+            tool::run(
+                "git",
+                &["init", "--quiet", "--bare", "--initial-branch", BRANCH, &dir.to_string_lossy()],
+            )?;
         }
-        let agent = std::env::current_exe().doing(|| "finding this program's own file")?;
+        for name in LOCKS {
+            // What a power cut has left would keep git waiting for ever; where there is none, all is well.
+            let _ = fs::remove_file(dir.join(name));
+        }
+        // Whatever the sources hold is in here too, passwords' hashes among it.
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).doing(|| "closing the repository")?;
+        write_whole(&dir.join("config"), CONFIG.as_bytes(), 0o644)?;
+        write_whole(&dir.join("info/attributes"), ATTRIBUTES.as_bytes(), 0o644)?;
         for (hook, verb) in [("pre-receive", "receive"), ("post-receive", "received")] {
             let trial = paths.trial.as_ref().map(|dir| format!(" --trial {}", quoted(dir)));
             let text =
-                format!("#!/bin/sh\nexec {} ctl{} site {verb}\n", quoted(&agent), trial.unwrap_or_default());
-            let path = repository.dir.join("hooks").join(hook);
-            write_whole(&path, text.as_bytes(), 0o755)?;
+                format!("#!/bin/sh\nexec {} ctl{} site {verb}\n", quoted(agent), trial.unwrap_or_default());
+            write_whole(&dir.join("hooks").join(hook), text.as_bytes(), 0o755)?;
         }
         Ok(repository)
     }
@@ -68,7 +91,9 @@ impl Repository {
         let mut args = vec!["-c", name, "-c", &email, "commit-tree", tree_now, "-m", message];
         args.extend(parent);
         let commit = self.git(&args)?.trim().to_owned();
-        self.git(&["update-ref", &format!("refs/heads/{BRANCH}"), &commit])?;
+        // Fails where a push has moved it meanwhile, which then counts.
+        let old = head.unwrap_or_default();
+        self.git(&["update-ref", &format!("refs/heads/{BRANCH}"), &commit, &old])?;
         Ok(commit)
     }
 
@@ -91,6 +116,41 @@ impl Repository {
         write_whole(&self.dir.join(TAKEN_UP), format!("{commit}\n").as_bytes(), 0o644)
     }
 
+    /// The files of a commit; a hook also sees those of a push that is not accepted yet.
+    ///
+    /// # Errors
+    /// There is no such commit; it holds something else than files.
+    pub fn files(&self, commit: &str) -> Result<SiteFiles, Fault> {
+        let doing = || format!("reading commit {commit}");
+        let mut git = Command::new("git");
+        let mut child = git
+            .args(SAFE)
+            .arg(format!("--git-dir={}", self.dir.display()))
+            .args(["archive", "--format=tar", commit])
+            .stdout(Stdio::piped())
+            .spawn()
+            .doing(doing)?;
+        let pipe =
+            child.stdout.take().ok_or_else(|| Fault::new("git has no standard output")).doing(doing)?;
+        let files = import::from_tar(pipe);
+        let status = child.wait().doing(doing)?;
+        if status.success() { files } else { Err(Fault::new(format!("git archive ended with {status}"))) }
+    }
+
+    /// Who made a commit.
+    ///
+    /// # Errors
+    /// There is no such commit.
+    pub fn author(&self, commit: &str) -> Result<String, Fault> {
+        Ok(self.git(&["log", "--max-count=1", "--format=%an", commit])?.trim().to_owned())
+    }
+
+    /// Whether a commit is the other, or comes after it.
+    pub fn follows(&self, new: &str, old: &str) -> bool {
+        // It also fails where they have nothing in common.
+        self.git(&["merge-base", new, old]).is_ok_and(|base| base.trim() == old)
+    }
+
     /// The commits, newest first, a line each.
     ///
     /// # Errors
@@ -102,27 +162,12 @@ impl Repository {
     fn git(&self, args: &[&str]) -> Result<String, Fault> {
         let dir = format!("--git-dir={}", self.dir.display());
         // Run by the agent, git finds no home directory; by another user in a namespace, another owner.
-        let mut all =
-            vec!["HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1", "git", "-c", "safe.directory=*", &dir];
+        let mut all = vec!["HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1", "git"];
+        all.extend(SAFE);
+        all.push(&dir);
         all.extend(args);
         tool::run("env", &all)
     }
-}
-
-/// The files of a commit, as seen by the hook that runs in the repository and may see what is not accepted yet.
-///
-/// # Errors
-/// There is no such commit; it holds something else than files.
-pub fn files_of(commit: &str) -> Result<SiteFiles, Fault> {
-    let mut child = std::process::Command::new("git")
-        .args(["archive", "--format=tar", commit])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .doing(|| "starting git archive")?;
-    let files =
-        child.stdout.take().map_or_else(|| Ok(SiteFiles::new()), |pipe| super::import::from_tar(pipe));
-    let status = child.wait().doing(|| "waiting for git archive")?;
-    if status.success() { files } else { Err(Fault::new(format!("git archive ended with {status}"))) }
 }
 
 /// A path as a word of a shell's.
@@ -140,7 +185,7 @@ mod tests {
         let paths = Paths::trial(dir.path(), dir.path());
         fs::create_dir_all(paths.site()).expect("made");
         fs::write(paths.site().join("site.toml"), "a").expect("written");
-        let repository = Repository::open(&paths, "gate.example.org").expect("made");
+        let repository = Repository::open(&paths, "gate.example.org", Path::new("/agent")).expect("made");
         assert_eq!(repository.newest(), None);
         let first = repository.commit(&paths.site(), "first").expect("committed");
         assert_eq!(repository.commit(&paths.site(), "again").expect("the same"), first);
@@ -154,6 +199,6 @@ mod tests {
         assert_eq!(repository.taken_up(), None);
         repository.set_taken_up(&second).expect("noted");
         assert_eq!(repository.taken_up(), Some(second));
-        Repository::open(&paths, "gate.example.org").expect("opened again");
+        Repository::open(&paths, "gate.example.org", Path::new("/agent")).expect("opened again");
     }
 }

@@ -1,21 +1,21 @@
 //! Site directories on the site partition and in state: what of them counts, copying, comparing.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, Permissions};
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path};
 
 use gatehouse_model::{Doing as _, Fault};
 use nix::fcntl::{AT_FDCWD, RenameFlags};
 
-use super::files::write_whole;
-
 /// What a machine writes there itself, or makes from the site directory; at the top only.
 const NOT_SITE: [&str; 2] = ["boot.cfg", "report"];
-/// What desktop systems leave on every stick, in lower case.
-const STRAY: [&str; 9] = [
+/// What desktop systems leave on every stick, and whoever keeps a site in git, in lower case.
+const STRAY: [&str; 10] = [
     ".ds_store",
     ".fseventsd",
+    ".git",
     ".spotlight-v100",
     ".trashes",
     "$recycle.bin",
@@ -108,8 +108,10 @@ pub fn write(files: &SiteFiles, dir: &Path) -> Result<(), Fault> {
     for (name, bytes) in files {
         // FAT keeps no modes.
         let mode = if name.starts_with("components/") { 0o755 } else { 0o644 };
-        write_whole(&partial.join(name), bytes, mode)?;
+        put(&partial.join(name), bytes, mode)?;
     }
+    // After all have been written: the first then takes most others along.
+    sync_below(&partial)?;
     if fs::symlink_metadata(dir).is_ok() {
         let exchange = RenameFlags::RENAME_EXCHANGE;
         nix::fcntl::renameat2(AT_FDCWD, &partial, AT_FDCWD, dir, exchange)
@@ -118,10 +120,24 @@ pub fn write(files: &SiteFiles, dir: &Path) -> Result<(), Fault> {
         fs::rename(&partial, dir).doing(|| format!("making {}", dir.display()))?;
     }
     let parent = dir.parent().unwrap_or(Path::new("/"));
-    fs::File::open(parent)
-        .and_then(|dir| dir.sync_all())
-        .doing(|| format!("syncing {}", parent.display()))?;
+    File::open(parent).and_then(|dir| dir.sync_all()).doing(|| format!("syncing {}", parent.display()))?;
     remove(&partial)
+}
+
+fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
+    let doing = || format!("writing {}", path.display());
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).doing(doing)?;
+    fs::write(path, bytes).doing(doing)?;
+    fs::set_permissions(path, Permissions::from_mode(mode)).doing(doing)
+}
+
+fn sync_below(path: &Path) -> Result<(), Fault> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).doing(|| format!("reading {}", path.display()))? {
+            sync_below(&entry.doing(|| format!("reading {}", path.display()))?.path())?;
+        }
+    }
+    File::open(path).and_then(|file| file.sync_all()).doing(|| format!("syncing {}", path.display()))
 }
 
 /// Removes a directory, or the link that a trial has in its place, if it is there.
@@ -145,7 +161,6 @@ pub fn differences(a: &SiteFiles, b: &SiteFiles) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn a_stick_is_imported_without_strays() {

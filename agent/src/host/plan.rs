@@ -190,7 +190,7 @@ fn room(site: &Site, disk: &DiskFact, args: &KernelArgs) -> Result<Vec<Wanted>, 
 }
 
 /// What the stores may come to need: all nodes' disks, full, and a fiftieth for xfs itself.
-fn stores(site: &Site) -> u64 {
+pub fn stores(site: &Site) -> u64 {
     let disks: u64 = site.nodes.iter().map(|node| node.disk.as_bytes()).sum();
     (disks + disks / 50).next_multiple_of(MIB).max(LEAST_VMS)
 }

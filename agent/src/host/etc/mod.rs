@@ -1,11 +1,20 @@
-//! The files of /etc that the site says, made anew at every boot over the slot's own. Pure.
+//! The files of /etc that the site says, made anew at every boot over the slot's own; some also when the site changes.
 
 mod network;
 mod packets;
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 
-use gatehouse_model::{Mac, Site};
+use gatehouse_model::{Fault, Mac, Site};
+
+use super::files::write_whole;
+use crate::tool;
+
+/// The packet filter.
+const PACKETS: &str = "nftables.conf";
 
 /// One file below /etc.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,14 +38,39 @@ pub fn render(site: &Site, nic: Mac, machine_id: &str) -> Vec<EtcFile> {
         file(".updated", String::new()),
         file("hostname", format!("{}\n", site.name)),
         EtcFile { path: "machine-id", mode: 0o444, text: format!("{machine_id}\n") },
+        file("chrony/chrony.conf", chrony_conf(site)),
+    ];
+    files.extend(live(site, None));
+    files.extend(network::files(site, nic));
+    files
+}
+
+/// Those that are renewed when the site changes: whoever reads them reads them anew, but for the packet filter.
+fn live(site: &Site, before: Option<&Site>) -> [EtcFile; 4] {
+    [
         file("hosts", hosts(site)),
         file("resolv.conf", resolv_conf(site)),
         file("ssh/authorized_keys/root", site.access.keys.join("\n") + "\n"),
-        file("chrony/chrony.conf", chrony_conf(site)),
-        file("nftables.conf", packets::nftables_conf(site)),
-    ];
-    files.extend(network::files(site, nic));
-    files
+        file(PACKETS, packets::nftables_conf(site, before)),
+    ]
+}
+
+/// Brings a running host's files from one site to another; what is as it should be stays untouched.
+///
+/// # Errors
+/// A file cannot be written, or nft does not take the packet filter; the old one is then in force.
+pub fn renew(old: &Site, new: &Site, etc: &Path) -> Result<(), Fault> {
+    for file in live(new, Some(old)) {
+        let path = etc.join(file.path);
+        if fs::read_to_string(&path).is_ok_and(|text| text == file.text) {
+            continue;
+        }
+        write_whole(&path, file.text.as_bytes(), file.mode)?;
+        if file.path == PACKETS {
+            tool::run("/usr/sbin/nft", &[OsStr::new("-f"), path.as_os_str()])?;
+        }
+    }
+    Ok(())
 }
 
 fn hosts(site: &Site) -> String {

@@ -7,7 +7,9 @@ use gatehouse_model::site::{HTTP_PORT, LCFG_SERVER_PORT, Subnet};
 
 use crate::host::lifecycle::BRIDGE;
 
-pub(super) fn nftables_conf(site: &Site) -> String {
+/// The packet filter of a site; a node whose address has changed may use that of the site `before` too, by which it
+/// still has to fetch the profile that tells it of the new one.
+pub(super) fn nftables_conf(site: &Site, before: Option<&Site>) -> String {
     let own = site.network.subnet;
     let from: &[Subnet] = if site.access.from.is_empty() { &[own] } else { &site.access.from };
     let mut out = "#!/usr/sbin/nft -f\nflush ruleset\n\ntable inet gatehouse {\n\tchain input {\n".to_owned();
@@ -31,7 +33,7 @@ pub(super) fn nftables_conf(site: &Site) -> String {
         "\t}\n\n\tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n",
     );
     if !site.nodes.is_empty() {
-        nodes_table(site, &mut out);
+        nodes_table(site, before, &mut out);
     }
     out
 }
@@ -42,9 +44,15 @@ fn source(network: Subnet) -> String {
 }
 
 /// Behind a node's interface only the pairs of hardware and IP address of site.toml are believed.
-fn nodes_table(site: &Site, out: &mut String) {
-    let pairs: Vec<String> =
-        site.nodes.iter().map(|node| format!("{} . {}", node.mac, node.address)).collect();
+fn nodes_table(site: &Site, before: Option<&Site>, out: &mut String) {
+    let free =
+        |address| site.network.host != address && site.nodes.iter().all(|node| node.address != address);
+    let moved = site.nodes.iter().filter_map(|node| {
+        let old = before?.node(node.name.as_str())?;
+        free(old.address).then_some((node.mac, old.address))
+    });
+    let pairs = site.nodes.iter().map(|node| (node.mac, node.address)).chain(moved);
+    let pairs: Vec<String> = pairs.map(|(mac, address)| format!("{mac} . {address}")).collect();
     let _ = write!(
         out,
         "\ntable bridge gatehouse {{\n\tset nodes {{\n\t\ttype ether_addr . ipv4_addr\n\t\telements = {{ {} }}\n\t}}\n\n\

@@ -41,6 +41,40 @@ fn every_file_is_as_it_was() {
     }
 }
 
+#[test]
+fn a_node_whose_address_changes_is_heard_from_both() {
+    let text = fs::read_to_string(cases()[0].join("site.toml")).unwrap();
+    let old = Site::parse(&text).unwrap();
+    let mut new = old.clone();
+    let (mac, was) = (old.nodes[0].mac, old.nodes[0].address);
+    new.nodes[0].address = "10.0.2.77".parse().unwrap();
+    let filter = packets::nftables_conf(&new, Some(&old));
+    assert!(filter.contains(&format!("{mac} . 10.0.2.77")) && filter.contains(&format!("{mac} . {was}")));
+    // Not if another one has that address now.
+    new.nodes.push(gatehouse_model::site::Node { name: "other".parse().unwrap(), ..old.nodes[0].clone() });
+    let filter = packets::nftables_conf(&new, Some(&old));
+    assert_eq!(filter.matches(&was.to_string()).count(), 1, "{filter}");
+    assert_eq!(packets::nftables_conf(&new, None), packets::nftables_conf(&new, Some(&new)));
+}
+
+#[test]
+fn a_running_hosts_files_are_renewed_where_they_differ() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(cases()[0].join("site.toml")).unwrap();
+    let old = Site::parse(&text).unwrap();
+    for file in live(&old, None) {
+        write_whole(&dir.path().join(file.path), file.text.as_bytes(), file.mode).unwrap();
+    }
+    let time = |name: &str| fs::metadata(dir.path().join(name)).unwrap().modified().unwrap();
+    let before = time("resolv.conf");
+    let mut new = old.clone();
+    new.access.keys = vec!["ssh-ed25519 AAAA new".to_owned()];
+    renew(&old, &new, dir.path()).unwrap();
+    let keys = fs::read_to_string(dir.path().join("ssh/authorized_keys/root")).unwrap();
+    assert_eq!(keys, "ssh-ed25519 AAAA new\n");
+    assert_eq!(time("resolv.conf"), before);
+}
+
 /// nft itself reads the packet filter; it needs a network of its own to look at.
 #[test]
 fn the_packet_filter_is_understood() {

@@ -153,6 +153,21 @@ impl Lifecycle {
         lifecycle
     }
 
+    /// The driver of the site's vmm.
+    pub fn driver(&self) -> &dyn Vmm {
+        &*self.means.driver
+    }
+
+    /// Whether a node was installed here once, and still has what it needs to be started.
+    pub fn has_disks(&self, node: &NodeName) -> bool {
+        Record::path(&self.means.paths, node).exists()
+    }
+
+    /// Whether a node still has a thread, and so a VM perhaps.
+    pub fn lives(&self, node: &NodeName) -> bool {
+        self.living().contains(node)
+    }
+
     /// Begins a node's life in a thread of its own.
     fn begin(self: &Arc<Self>, node: &Node) {
         let wanted = if node.autostart { Wanted::Running } else { Wanted::Stopped };
