@@ -324,7 +324,7 @@ fn progress_and_acknowledgements_reach_the_board_in_the_nodes_name() {
     assert_eq!((told.action.as_str(), told.percent), ("down?[2Jloading", Some(100)));
     assert_eq!(client.post("/progress", "{}\n").status, 400);
 
-    let ack = Ack { milestone: Milestone::Running, profile: "\"x\"".into(), root: None, phases: Vec::new() };
+    let ack = Ack::new(Milestone::Running, "\"x\"");
     assert_eq!(client.post("/ack", &serde_json::to_string(&ack).expect("text")).status, 204);
     assert_eq!(place.board.take_acks(&node("node1")), [ack]);
 }
