@@ -16,6 +16,8 @@ pub mod journal;
 pub mod plan;
 mod poll;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File};
 
