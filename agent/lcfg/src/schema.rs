@@ -19,8 +19,9 @@ macro_rules! built_in {
 }
 
 /// The schemas that come with this crate; a site's `defaults/<component>.def` goes on top.
-const BUILT_IN: [(&str, &str); 14] = built_in!(
-    "apt" "auth" "boot" "client" "file" "fstab" "grub" "hosts" "install" "kernel" "network" "ntp" "openssh" "profile"
+const BUILT_IN: [(&str, &str); 17] = built_in!(
+    "apt" "auth" "boot" "client" "cron" "file" "fstab" "grub" "hosts" "install" "kernel" "network" "nfs" "ntp"
+    "openssh" "profile" "updaterpms"
 );
 
 /// What a schema says of one resource or template.

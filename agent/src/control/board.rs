@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use gatehouse_model::{Event, NodeName, Site, State};
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{Ack, PhaseTime};
+use super::keeping::{ProfileStatus, Seen};
+use crate::wire::{Ack, Milestone, PhaseTime};
 
 /// How many events the board remembers for those who look later.
 const REMEMBERED: usize = 500;
@@ -49,6 +50,9 @@ pub struct NodeStatus {
     /// What is going on or went wrong.
     #[serde(default)]
     pub message: String,
+    /// How it stands to its profile.
+    #[serde(default)]
+    pub profile: ProfileStatus,
 }
 
 /// The whole board at one moment; also `/status.json` and `gatectl status --json`.
@@ -99,6 +103,7 @@ impl Board {
             install_seconds: None,
             phases: Vec::new(),
             message: String::new(),
+            profile: ProfileStatus::default(),
         });
         let inner = Inner { nodes: nodes.collect(), ..Inner::default() };
         Self { site: site.name.to_string(), inner: Mutex::new(inner), changed: Condvar::new() }
@@ -180,8 +185,25 @@ impl Board {
         self.changed.notify_all();
     }
 
-    /// Puts a node's acknowledgement on the board; whoever waits for it is woken.
+    /// Looks at how a node stands to its profile, or changes it. Nobody is woken: a thousand nodes ask for changes
+    /// all the time.
+    pub fn of_profile(&self, node: &NodeName, look: impl FnOnce(&mut ProfileStatus)) {
+        if let Some(status) = self.lock().nodes.iter_mut().find(|status| status.name == *node) {
+            look(&mut status.profile);
+        }
+    }
+
+    /// Puts a node's acknowledgement on the board. Whoever waits for a step of its life is woken; how it applied its
+    /// profile stands with the node.
     pub fn acknowledge(&self, node: &NodeName, ack: Ack) {
+        let seen = Seen { etag: ack.profile.clone(), at: now_millis() };
+        if ack.milestone == Milestone::Applied {
+            return self.of_profile(node, |profile| {
+                profile.acknowledged = Some(seen);
+                (profile.changed, profile.failed, profile.packages) = (ack.changed, ack.failed, ack.packages);
+            });
+        }
+        self.of_profile(node, |profile| profile.fetched = Some(seen));
         self.lock().acks.entry(node.clone()).or_default().push(ack);
         self.changed.notify_all();
     }

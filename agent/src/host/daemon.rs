@@ -87,6 +87,7 @@ pub fn serve(
             tokens: Arc::clone(&tokens),
             http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, HTTP_PORT)),
             tls: SocketAddr::from((Ipv4Addr::UNSPECIFIED, LCFG_SERVER_PORT)),
+            ack: SocketAddr::from((Ipv4Addr::UNSPECIFIED, site.server.ack_port)),
         })
     })?;
     let authority = server.authority_pem();

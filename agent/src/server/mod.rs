@@ -8,10 +8,12 @@ mod files;
 mod holder;
 mod http;
 mod keep;
+mod notify;
 mod openpgp;
 #[cfg(test)]
 mod page_tests;
 pub mod profiles;
+mod programs;
 mod repository;
 mod secure;
 mod status;
@@ -22,24 +24,27 @@ pub mod tokens;
 pub mod view;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use gatehouse_model::{Depot, Doing as _, Fault, Lock, Site, State};
+use gatehouse_model::{Depot, Doing as _, Fault, Lock, NodeName, Site, State};
+use tokio::net::UdpSocket;
 use tokio::runtime::{Builder, Runtime};
 
 use self::authority::Authority;
 use self::files::Files;
 use self::openpgp::Sqop;
-use self::profiles::Profiles;
+use self::profiles::{Profiles, Refreshed};
 use self::repository::Repository;
 use self::tokens::Tokens;
 use self::view::ViewKey;
-use crate::control::board::Board;
+use crate::control::board::{Board, now_millis};
+use crate::control::keeping::Seen;
 use crate::paths::Paths;
 
 #[cfg(test)]
-pub(crate) use self::tests::sample_site;
+pub(crate) use self::tests::{Place, sample_site};
 
 /// How often the sources are looked at for changes.
 const REFRESH: Duration = Duration::from_secs(2);
@@ -67,6 +72,8 @@ pub struct ServerConfig {
     pub http: SocketAddr,
     /// Where TLS is served; port 0 takes any that is free.
     pub tls: SocketAddr,
+    /// Where signs of nodes are heard (UDP); port 0 takes any that is free.
+    pub ack: SocketAddr,
 }
 
 /// What every request sees.
@@ -81,6 +88,7 @@ pub struct Server {
     authority: Authority,
     profiles: Profiles,
     view: ViewKey,
+    components: PathBuf,
 }
 
 /// A server that runs until it is stopped or dropped.
@@ -89,6 +97,7 @@ pub struct Running {
     server: Arc<Server>,
     http: SocketAddr,
     tls: SocketAddr,
+    ack: SocketAddr,
     runtime: Option<Runtime>,
 }
 
@@ -103,7 +112,7 @@ impl Server {
     }
 
     fn start_all(config: ServerConfig) -> Result<Running, Fault> {
-        let ServerConfig { site, lock, paths, depot, board, tokens, http, tls } = config;
+        let ServerConfig { site, lock, paths, depot, board, tokens, http, tls, ack } = config;
         let authority = Authority::open(&paths.state.join("authority"), &site.domain, site.epoch)?;
         let profiles = Profiles::open(&site, &lock, &paths)?;
         let server = Arc::new(Self {
@@ -116,10 +125,12 @@ impl Server {
             authority,
             profiles,
             view: ViewKey::open(&paths)?,
+            components: paths.site().join("components"),
         });
         let (plain, secure) = (bind(http)?, bind(tls)?);
         let tls_config = tls::config(&server, tls)?;
         let (http, tls) = (plain.local_addr()?, secure.local_addr()?);
+        server.put_on_board(&paths);
         server.refresh(&mut String::new());
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -132,11 +143,14 @@ impl Server {
         let secure = tls::TlsListener::new(tokio::net::TcpListener::from_std(secure)?, tls_config);
         runtime.spawn(http::serve(plain, Arc::clone(&server)));
         runtime.spawn(secure::serve(secure, Arc::clone(&server)));
-        runtime.spawn(watch(Arc::clone(&server)));
+        let socket = runtime.block_on(notify::open(&server, ack)).doing(|| "opening a port for notices")?;
+        let ack = socket.local_addr()?;
+        runtime.spawn(notify::listen(Arc::clone(&socket), Arc::clone(&server)));
+        runtime.spawn(watch(Arc::clone(&server), socket));
         let signing = Arc::clone(&server);
         runtime.spawn_blocking(move || signing.sign(&paths));
         drop(within);
-        Ok(Running { server, http, tls, runtime: Some(runtime) })
+        Ok(Running { server, http, tls, ack, runtime: Some(runtime) })
     }
 
     /// Makes the pool a signed repository. Installs do without, so that a failure is told and ends nothing.
@@ -148,11 +162,33 @@ impl Server {
         }
     }
 
+    /// Puts what an earlier run has published on the board.
+    fn put_on_board(&self, paths: &Paths) {
+        for node in &self.site.nodes {
+            let file = paths.state.join("profiles").join(format!("{}.xml", node.name));
+            let written = file.metadata().and_then(|about| about.modified());
+            let since =
+                written.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+            self.put_published(&node.name, u64::try_from(since.as_millis()).unwrap_or_default());
+        }
+    }
+
+    fn put_published(&self, node: &NodeName, at: u64) {
+        if let Some(page) = self.profiles.page(node) {
+            let etag = page.etag.trim_matches('"').to_owned();
+            self.board.of_profile(node, |profile| profile.published = Some(Seen { etag, at }));
+        }
+    }
+
     /// Publishes what changed in the sources and tells it; `last` keeps one fault from being told at every look.
-    fn refresh(&self, last: &mut String) {
+    /// Whose profile is another now.
+    fn refresh(&self, last: &mut String) -> Vec<NodeName> {
         let say = |state, message: String| self.board.say("server", "compiling profiles", state, message);
         match self.profiles.refresh() {
-            Ok(None) => last.clear(),
+            Ok(None) => {
+                last.clear();
+                Vec::new()
+            }
             Ok(Some(done)) => {
                 last.clear();
                 for problem in done.problems.values().flatten() {
@@ -162,6 +198,8 @@ impl Server {
                 if !changed.is_empty() {
                     say(State::Succeeded, format!("published {}", changed.join(", ")));
                 }
+                self.tell_board(&done);
+                done.changed
             }
             Err(fault) => {
                 let text = fault.to_string();
@@ -169,7 +207,19 @@ impl Server {
                     say(State::Failed, text.clone());
                     *last = text;
                 }
+                Vec::new()
             }
+        }
+    }
+
+    fn tell_board(&self, done: &Refreshed) {
+        for node in &done.changed {
+            self.put_published(node, now_millis());
+        }
+        for node in &self.site.nodes {
+            let problems =
+                done.problems.get(&node.name).into_iter().flatten().map(ToString::to_string).collect();
+            self.board.of_profile(&node.name, |profile| profile.problems = problems);
         }
     }
 }
@@ -195,6 +245,17 @@ impl Running {
         self.tls
     }
 
+    /// Where signs of nodes are heard.
+    pub fn ack(&self) -> SocketAddr {
+        self.ack
+    }
+
+    /// Compiles what has changed without waiting for the next look.
+    #[cfg(test)]
+    pub(crate) fn refresh_now(&self) {
+        self.server.refresh(&mut String::new());
+    }
+
     /// Ends serving; answers under way get a moment.
     pub fn stop(self) {
         drop(self);
@@ -209,17 +270,21 @@ impl Drop for Running {
     }
 }
 
-async fn watch(server: Arc<Server>) {
+async fn watch(server: Arc<Server>, socket: Arc<UdpSocket>) {
     let mut last = String::new();
     loop {
         tokio::time::sleep(REFRESH).await;
-        let server = Arc::clone(&server);
+        let looking = Arc::clone(&server);
         let look = tokio::task::spawn_blocking(move || {
-            server.refresh(&mut last);
-            last
+            let changed = looking.refresh(&mut last);
+            (last, changed)
         });
         // Ends when the runtime does; a panic while compiling must not end the looking.
-        last = look.await.unwrap_or_default();
+        let (said, changed) = look.await.unwrap_or_default();
+        last = said;
+        if !changed.is_empty() {
+            tokio::spawn(notify::tell(Arc::clone(&socket), Arc::clone(&server), changed));
+        }
     }
 }
 

@@ -8,6 +8,10 @@ use super::{Node, Site};
 pub const HTTP_PORT: u16 = 80;
 /// Port of the profiles, enrolment, progress and control.
 pub const LCFG_SERVER_PORT: u16 = 443;
+/// UDP port at which LCFG clients hear of a changed profile (service `lcfg`).
+pub const NOTIFY_PORT: u16 = 732;
+/// UDP port at which an LCFG server hears of its clients (service `lcfgack`).
+pub const ACK_PORT: u16 = 733;
 
 /// The text of `<gatehouse/site.h>` as the source of one node sees it.
 pub fn node_header(site: &Site, node: &Node) -> String {
@@ -43,6 +47,8 @@ fn site_values(site: &Site) -> Vec<(&'static str, String)> {
         ("SITE_PREFIX", network.subnet.prefix.to_string()),
         ("SITE_NETMASK", network.subnet.mask().to_string()),
         ("SITE_DISK0", "disk0".to_owned()),
+        ("SITE_NOTIFY_PORT", site.server.notify_port.to_string()),
+        ("SITE_ACK_PORT", site.server.ack_port.to_string()),
     ]);
     values
 }

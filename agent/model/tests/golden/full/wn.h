@@ -11,6 +11,8 @@
 #define SITE_PREFIX 22
 #define SITE_NETMASK 255.255.252.0
 #define SITE_DISK0 disk0
+#define SITE_NOTIFY_PORT 732
+#define SITE_ACK_PORT 733
 #define NODE_NAME wn
 #define NODE_ADDRESS 192.168.5.2
 #define NODE_MAC 02:bf:b9:50:36:59
