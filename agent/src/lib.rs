@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod control;
+pub mod current;
 pub mod host;
 pub mod node;
 pub mod paths;

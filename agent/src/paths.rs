@@ -19,6 +19,10 @@ pub struct Paths {
     pub log: PathBuf,
     /// What the machine's consoles show above their prompt; none in a trial, whose terminal is somebody's.
     pub issue: Option<PathBuf>,
+    /// Where the host's configuration is made from the site; none in a trial, which has no host.
+    pub etc: Option<PathBuf>,
+    /// The directory of a trial; none on a host.
+    pub trial: Option<PathBuf>,
     /// A tree with the programs that a host has and the machine of a trial may lack.
     pub tools: Option<PathBuf>,
 }
@@ -33,6 +37,8 @@ impl Paths {
             run: "/run/gatehouse".into(),
             log: "/var/log/gatehouse".into(),
             issue: Some("/run/issue.d/gatehouse.issue".into()),
+            etc: Some("/etc".into()),
+            trial: None,
             tools: None,
         }
     }
@@ -46,6 +52,8 @@ impl Paths {
             run: dir.join("run"),
             log: dir.join("log"),
             issue: None,
+            etc: None,
+            trial: Some(dir.to_owned()),
             tools: None,
         }
     }
@@ -53,6 +61,16 @@ impl Paths {
     /// The site directory that counts on this machine.
     pub fn site(&self) -> PathBuf {
         self.state.join("site")
+    }
+
+    /// Its history, which people push to.
+    pub fn repository(&self) -> PathBuf {
+        self.state.join("site.git")
+    }
+
+    /// A directory for a site directory that is looked at, of this process's own.
+    pub fn incoming(&self) -> PathBuf {
+        self.state.join("incoming").join(std::process::id().to_string())
     }
 
     /// A node's configuration directory.

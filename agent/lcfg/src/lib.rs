@@ -10,6 +10,7 @@
 mod compile;
 mod context;
 mod cpp;
+mod diff;
 mod expand;
 mod mutate;
 mod packages;
@@ -25,6 +26,7 @@ mod values;
 mod xml;
 
 pub use compile::{Compiled, compile};
+pub use diff::{ComponentDiff, Difference, ProfileDiff, diff};
 pub use packages::PackageSpec;
 pub use profile::{Profile, Published};
 pub use sources::Sources;

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use gatehouse_model::site::Node;
 use gatehouse_model::{Event, NodeName, Site, State};
 use serde::{Deserialize, Serialize};
 
@@ -96,17 +97,23 @@ struct Inner {
 impl Board {
     /// A board with every node of the site absent.
     pub fn new(site: &Site) -> Self {
-        let nodes = site.nodes.iter().map(|node| NodeStatus {
-            name: node.name.clone(),
-            address: node.address,
-            state: NodeState::Absent,
-            install_seconds: None,
-            phases: Vec::new(),
-            message: String::new(),
-            profile: ProfileStatus::default(),
-        });
-        let inner = Inner { nodes: nodes.collect(), ..Inner::default() };
+        let inner = Inner { nodes: site.nodes.iter().map(absent).collect(), ..Inner::default() };
         Self { site: site.name.to_string(), inner: Mutex::new(inner), changed: Condvar::new() }
+    }
+
+    /// Takes up a changed site: nodes that stay keep their lines, new ones are absent, others vanish.
+    pub fn take_up(&self, site: &Site) {
+        let mut inner = self.lock();
+        let mut before = std::mem::take(&mut inner.nodes);
+        inner.nodes = site
+            .nodes
+            .iter()
+            .map(|node| match before.iter().position(|status| status.name == node.name) {
+                Some(at) => NodeStatus { address: node.address, ..before.swap_remove(at) },
+                None => absent(node),
+            })
+            .collect();
+        self.changed.notify_all();
     }
 
     // A thread that panicked while it held the lock has at worst left one line unwritten.
@@ -228,6 +235,18 @@ impl Board {
             nodes: inner.nodes.clone(),
             events: inner.events.iter().cloned().collect(),
         }
+    }
+}
+
+fn absent(node: &Node) -> NodeStatus {
+    NodeStatus {
+        name: node.name.clone(),
+        address: node.address,
+        state: NodeState::Absent,
+        install_seconds: None,
+        phases: Vec::new(),
+        message: String::new(),
+        profile: ProfileStatus::default(),
     }
 }
 

@@ -11,6 +11,7 @@ use gatehouse_model::{Depot, Doing as _, Fault, Lock, Refusal, Site, State};
 
 use crate::control::board::Board;
 use crate::control::socket;
+use crate::current::Current;
 use crate::host::consoles;
 use crate::host::lifecycle::{Lifecycle, Means};
 use crate::paths::Paths;
@@ -66,7 +67,7 @@ pub fn serve(
         fs::create_dir_all(dir).doing(|| format!("making {}", dir.display()))?;
     }
     let _only = lock(paths)?;
-    let (site, lock) = read_site(paths)?;
+    let (site, lock) = read_site(&paths.site())?;
     let depot = read_depot(paths)?;
     let board = Arc::new(Board::new(&site));
     for sink in sinks {
@@ -76,23 +77,24 @@ pub fn serve(
         consoles::follow(Arc::clone(&board), issue.clone());
     }
     let driver = driver(&site, paths)?;
+    let ack = SocketAddr::from((Ipv4Addr::UNSPECIFIED, site.server.ack_port));
+    let current = Arc::new(Current::new(site, lock));
     let tokens = Arc::new(Tokens::new());
     let server = board.phase("server", || {
         Server::start(ServerConfig {
-            site: site.clone(),
-            lock,
+            current: Arc::clone(&current),
             paths: paths.clone(),
             depot: depot.clone(),
             board: Arc::clone(&board),
             tokens: Arc::clone(&tokens),
             http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, HTTP_PORT)),
             tls: SocketAddr::from((Ipv4Addr::UNSPECIFIED, LCFG_SERVER_PORT)),
-            ack: SocketAddr::from((Ipv4Addr::UNSPECIFIED, site.server.ack_port)),
+            ack,
         })
     })?;
     let authority = server.authority_pem();
     let means =
-        Means { site, paths: paths.clone(), depot, board: Arc::clone(&board), tokens, driver, authority };
+        Means { current, paths: paths.clone(), depot, board: Arc::clone(&board), tokens, driver, authority };
     let lifecycle = Lifecycle::start(means);
     let control = socket::listen(paths, Arc::clone(&board), lifecycle.clone())?;
     until()?;
@@ -115,9 +117,9 @@ fn lock(paths: &Paths) -> Result<nix::fcntl::Flock<File>, Fault> {
     })
 }
 
-fn read_site(paths: &Paths) -> Result<(Site, Lock), Fault> {
+fn read_site(dir: &Path) -> Result<(Site, Lock), Fault> {
     let read = |name: &str| {
-        let path = paths.site().join(name);
+        let path = dir.join(name);
         fs::read_to_string(&path).doing(|| format!("reading {}", path.display()))
     };
     let site = Site::parse(&read("site.toml")?).map_err(Fault::of_problems)?;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Component, Path};
 
 use gatehouse_model::{Doing as _, Fault};
+use nix::fcntl::{AT_FDCWD, RenameFlags};
 
 use super::files::write_whole;
 
@@ -59,24 +61,77 @@ fn is_stray(name: &str) -> bool {
     lower.starts_with("._") || lower.starts_with(".trash-") || STRAY.contains(&lower.as_str())
 }
 
-/// Writes a site directory: there as a whole, or not at all.
+/// Reads a site directory from a tar stream, as git and tar(1) write them.
+///
+/// # Errors
+/// It is no tar stream; it holds links or devices, or names that lead out of it.
+pub fn from_tar(stream: impl Read) -> Result<SiteFiles, Fault> {
+    let mut files = SiteFiles::new();
+    let mut archive = tar::Archive::new(stream);
+    for entry in archive.entries().doing(|| "reading the tar stream")? {
+        let mut entry = entry.doing(|| "reading the tar stream")?;
+        let path = entry.path().doing(|| "reading a name in the tar stream")?.into_owned();
+        let kind = entry.header().entry_type();
+        let parts: Option<Vec<String>> = path
+            .components()
+            .filter(|part| *part != Component::CurDir)
+            .map(|part| match part {
+                Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+                _ => None,
+            })
+            .collect();
+        let parts = parts
+            .filter(|_| kind.is_file() || kind.is_dir() || kind.is_pax_global_extensions())
+            .ok_or_else(|| {
+                Fault::new(format!("{} is no file of a site directory", path.display()))
+                    .help("a site directory has files and directories only, no links")
+            })?;
+        let top = |name: &String| NOT_SITE.contains(&name.as_str());
+        if !kind.is_file() || parts.iter().any(|part| is_stray(part)) || parts.first().is_some_and(top) {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).doing(|| format!("reading {}", path.display()))?;
+        files.insert(parts.join("/"), bytes);
+    }
+    Ok(files)
+}
+
+/// Writes a site directory: there as a whole, or not at all. One that is there is replaced in the same instant.
 ///
 /// # Errors
 /// The disk is full, most likely.
 pub fn write(files: &SiteFiles, dir: &Path) -> Result<(), Fault> {
     let partial = dir.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial).doing(|| format!("removing {}", partial.display()))?;
-    }
+    remove(&partial)?;
     fs::create_dir_all(&partial).doing(|| format!("making {}", partial.display()))?;
     for (name, bytes) in files {
         // FAT keeps no modes.
         let mode = if name.starts_with("components/") { 0o755 } else { 0o644 };
         write_whole(&partial.join(name), bytes, mode)?;
     }
-    fs::rename(&partial, dir).doing(|| format!("making {}", dir.display()))?;
+    if fs::symlink_metadata(dir).is_ok() {
+        let exchange = RenameFlags::RENAME_EXCHANGE;
+        nix::fcntl::renameat2(AT_FDCWD, &partial, AT_FDCWD, dir, exchange)
+            .doing(|| format!("replacing {}", dir.display()))?;
+    } else {
+        fs::rename(&partial, dir).doing(|| format!("making {}", dir.display()))?;
+    }
     let parent = dir.parent().unwrap_or(Path::new("/"));
-    fs::File::open(parent).and_then(|dir| dir.sync_all()).doing(|| format!("syncing {}", parent.display()))
+    fs::File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .doing(|| format!("syncing {}", parent.display()))?;
+    remove(&partial)
+}
+
+/// Removes a directory, or the link that a trial has in its place, if it is there.
+fn remove(path: &Path) -> Result<(), Fault> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    };
+    removed.doing(|| format!("removing {}", path.display()))
 }
 
 /// The names of files that differ between two site directories.

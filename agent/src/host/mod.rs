@@ -9,6 +9,7 @@
 pub mod action;
 pub mod args;
 pub mod boot;
+pub mod change;
 pub mod choose;
 pub mod command;
 pub mod consoles;
@@ -16,6 +17,7 @@ pub mod daemon;
 pub mod etc;
 pub mod facts;
 pub mod files;
+pub mod git;
 pub mod import;
 pub mod journal;
 pub mod lifecycle;

@@ -4,6 +4,7 @@
 //! (layers, pool, agent), TLS for the rest. Who asks over TLS is known by the certificate got with a one-time token.
 
 pub mod authority;
+pub mod closure;
 mod files;
 mod holder;
 mod http;
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use gatehouse_model::{Depot, Doing as _, Fault, Lock, NodeName, Site, State};
+use gatehouse_model::{Depot, Doing as _, Fault, NodeName, State};
 use tokio::net::UdpSocket;
 use tokio::runtime::{Builder, Runtime};
 
@@ -41,6 +42,7 @@ use self::tokens::Tokens;
 use self::view::ViewKey;
 use crate::control::board::{Board, now_millis};
 use crate::control::keeping::Seen;
+use crate::current::Current;
 use crate::paths::Paths;
 
 #[cfg(test)]
@@ -56,10 +58,8 @@ const THREADS: usize = 2;
 /// What the server needs to start.
 #[derive(Debug)]
 pub struct ServerConfig {
-    /// The site.
-    pub site: Site,
-    /// The site's lock.
-    pub lock: Lock,
+    /// The site with its lock.
+    pub current: Arc<Current>,
     /// Where site directory, state and depot are.
     pub paths: Paths,
     /// The depot's contents.
@@ -79,7 +79,7 @@ pub struct ServerConfig {
 /// What every request sees.
 #[derive(Debug)]
 pub struct Server {
-    site: Site,
+    current: Arc<Current>,
     depot: String,
     files: Files,
     repository: Repository,
@@ -112,14 +112,16 @@ impl Server {
     }
 
     fn start_all(config: ServerConfig) -> Result<Running, Fault> {
-        let ServerConfig { site, lock, paths, depot, board, tokens, http, tls, ack } = config;
+        let ServerConfig { current, paths, depot, board, tokens, http, tls, ack } = config;
+        // What these have of the site cannot change on a running machine.
+        let site = &current.get().site;
         let authority = Authority::open(&paths.state.join("authority"), &site.domain, site.epoch)?;
-        let profiles = Profiles::open(&site, &lock, &paths)?;
+        let profiles = Profiles::open(Arc::clone(&current), &paths)?;
         let server = Arc::new(Self {
             depot: serde_json::to_string_pretty(&depot).doing(|| "writing depot.json")?,
             files: Files::new(&paths.depot, &depot),
             repository: Repository::new(&depot.pool, site.name.as_str(), site.epoch),
-            site,
+            current,
             board,
             tokens,
             authority,
@@ -155,7 +157,7 @@ impl Server {
 
     /// Makes the pool a signed repository. Installs do without, so that a failure is told and ends nothing.
     fn sign(&self, paths: &Paths) {
-        let name = format!("Gatehouse pool of {}", self.site.domain);
+        let name = format!("Gatehouse pool of {}", self.current.get().site.domain);
         let sqop = Sqop::find(paths.tools.as_deref());
         if let Err(fault) = self.repository.sign(&paths.state.join("pool"), &name, &sqop) {
             self.board.say("server", "signing the pool", State::Failed, fault.to_string());
@@ -164,7 +166,7 @@ impl Server {
 
     /// Puts what an earlier run has published on the board.
     fn put_on_board(&self, paths: &Paths) {
-        for node in &self.site.nodes {
+        for node in &self.current.get().site.nodes {
             let file = paths.state.join("profiles").join(format!("{}.xml", node.name));
             let written = file.metadata().and_then(|about| about.modified());
             let since =
@@ -216,7 +218,7 @@ impl Server {
         for node in &done.changed {
             self.put_published(node, now_millis());
         }
-        for node in &self.site.nodes {
+        for node in &self.current.get().site.nodes {
             let problems =
                 done.problems.get(&node.name).into_iter().flatten().map(ToString::to_string).collect();
             self.board.of_profile(&node.name, |profile| profile.problems = problems);

@@ -44,7 +44,9 @@ pub(super) async fn listen(socket: Arc<UdpSocket>, server: Arc<Server>) {
         };
         let sign = std::str::from_utf8(&bytes[..length]).ok().and_then(|text| text.parse::<Sign>().ok());
         let Some(sign) = sign else { continue };
-        let own = server.site.node(sign.node.as_str()).is_some_and(|node| from.ip() == node.address);
+        let now = server.current.get();
+        let known = now.site.node(sign.node.as_str());
+        let own = known.is_some_and(|node| from.ip() == node.address);
         if own {
             server.board.of_profile(&sign.node, |profile| profile.heard = Some(now_millis()));
         }
@@ -68,12 +70,13 @@ pub(super) async fn tell(socket: Arc<UdpSocket>, server: Arc<Server>, nodes: Vec
 
 /// What a node is told and where; nothing if it has come already.
 fn notice(server: &Server, node: &NodeName) -> Option<(Notice, SocketAddr)> {
-    let known = server.site.node(node.as_str())?;
+    let now = server.current.get();
+    let known = now.site.node(node.as_str())?;
     let etag = server.profiles.page(node)?.etag.trim_matches('"').to_owned();
     let mut has_come = false;
     server.board.of_profile(node, |profile| {
         has_come = profile.fetched.as_ref().is_some_and(|fetched| fetched.etag == etag);
     });
-    let address = SocketAddr::from((known.address, server.site.server.notify_port));
+    let address = SocketAddr::from((known.address, now.site.server.notify_port));
     (!has_come).then(|| (Notice { node: node.clone(), etag }, address))
 }

@@ -8,9 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use gatehouse_lcfg::publish::{self, SOURCE_DIRECTORIES};
 use gatehouse_lcfg::{Compiled, Profile, Published, Sources};
-use gatehouse_model::{Digest, Doing as _, Fault, Lock, NodeName, Problem, Site};
+use gatehouse_model::{Digest, Doing as _, Fault, NodeName, Problem, Site};
 
 use super::keep;
+use crate::current::{Current, SiteState};
 use crate::paths::Paths;
 
 /// One node's profile as it is served.
@@ -25,8 +26,7 @@ pub struct Page {
 /// The published profiles; shared by reference between threads.
 #[derive(Debug)]
 pub struct Profiles {
-    site: Site,
-    lock: Lock,
+    current: Arc<Current>,
     sources: PathBuf,
     kept: PathBuf,
     inner: Mutex<Inner>,
@@ -35,7 +35,7 @@ pub struct Profiles {
 #[derive(Debug, Default)]
 struct Inner {
     /// What the last refresh saw of the files, to see that nothing changed.
-    seen: Vec<SourceFile>,
+    seen: Option<(u64, Vec<SourceFile>)>,
     published: BTreeMap<NodeName, Entry>,
     problems: BTreeMap<NodeName, Vec<Problem>>,
 }
@@ -68,15 +68,14 @@ impl Profiles {
     ///
     /// # Errors
     /// State cannot be read.
-    pub fn open(site: &Site, lock: &Lock, paths: &Paths) -> Result<Self, Fault> {
+    pub fn open(current: Arc<Current>, paths: &Paths) -> Result<Self, Fault> {
         let profiles = Self {
-            site: site.clone(),
-            lock: lock.clone(),
+            current,
             sources: paths.site().join("lcfg"),
             kept: paths.state.join("profiles"),
             inner: Mutex::default(),
         };
-        for node in &site.nodes {
+        for node in &profiles.current.get().site.nodes {
             // One that does not read back is as good as none: the next refresh writes it anew.
             if let Some(text) = keep::read_if_there(&profiles.kept_file(&node.name))?
                 && let Ok(profile) = Profile::from_xml(&text)
@@ -103,40 +102,43 @@ impl Profiles {
     /// # Errors
     /// The sources cannot be read, or state not be written.
     pub fn refresh(&self) -> Result<Option<Refreshed>, Fault> {
+        let now = self.current.get();
         let files = self.list()?;
-        if files == self.inner().seen {
+        if self.inner().seen.as_ref().is_some_and(|seen| (seen.0, &seen.1) == (now.generation, &files)) {
             return Ok(None);
         }
         let sources = self.read(&files)?;
         let mut done = Refreshed::default();
-        for node in &self.site.nodes {
-            match publish::compile_node(&self.site, &sources, node.name.as_str()) {
-                Ok(compiled) => self.publish(&node.name, &compiled, &files, &mut done)?,
+        for node in &now.site.nodes {
+            match publish::compile_node(&now.site, &sources, node.name.as_str()) {
+                Ok(compiled) => self.publish(&now, &node.name, &compiled, &files, &mut done)?,
                 Err(problems) => drop(done.problems.insert(node.name.clone(), problems)),
             }
         }
         let mut inner = self.inner();
         inner.problems.clone_from(&done.problems);
         // Last: a refresh that broke off is made again.
-        inner.seen = files;
+        inner.published.retain(|node, _| now.site.node(node.as_str()).is_some());
+        inner.seen = Some((now.generation, files));
         Ok(Some(done))
     }
 
     fn publish(
         &self,
+        now: &SiteState,
         node: &NodeName,
         compiled: &Compiled,
         files: &[SourceFile],
         done: &mut Refreshed,
     ) -> Result<(), Fault> {
-        let packages = match publish::locked_packages(compiled, &self.lock, node.as_str()) {
+        let packages = match publish::locked_packages(compiled, &now.lock, node.as_str()) {
             Ok(packages) => packages,
             Err(problems) => {
                 done.problems.insert(node.clone(), problems);
                 return Ok(());
             }
         };
-        let mut profile = Profile::new(compiled, packages, self.stamp(node, compiled, files));
+        let mut profile = Profile::new(compiled, packages, stamp(&now.site, node, compiled, files));
         if self.says_the_same(node, &mut profile) {
             return Ok(());
         }
@@ -157,17 +159,6 @@ impl Profiles {
         let same = profile.to_xml() == *entry.page.xml;
         profile.published = stamp;
         same
-    }
-
-    fn stamp(&self, node: &NodeName, compiled: &Compiled, files: &[SourceFile]) -> Published {
-        let read = |file: &&SourceFile| compiled.reads.contains(&file.path);
-        // Of several with one time the first by name counts, not the first by chance.
-        let newest = files.iter().filter(read).rev().max_by_key(|file| file.modified);
-        let (time, file) = newest.map_or_else(
-            || (0, format!("lcfg/source/{node}")),
-            |file| (unix_seconds(file.modified), format!("lcfg/{}", file.path)),
-        );
-        publish::stamp(&self.site, time, file)
     }
 
     /// Every source with size and time, sorted by path.
@@ -215,6 +206,17 @@ impl Page {
         let etag = format!("\"{}\"", Digest::of(xml.as_bytes()));
         Self { xml: xml.into(), etag }
     }
+}
+
+fn stamp(site: &Site, node: &NodeName, compiled: &Compiled, files: &[SourceFile]) -> Published {
+    let read = |file: &&SourceFile| compiled.reads.contains(&file.path);
+    // Of several with one time the first by name counts, not the first by chance.
+    let newest = files.iter().filter(read).rev().max_by_key(|file| file.modified);
+    let (time, file) = newest.map_or_else(
+        || (0, format!("lcfg/source/{node}")),
+        |file| (unix_seconds(file.modified), format!("lcfg/{}", file.path)),
+    );
+    publish::stamp(site, time, file)
 }
 
 fn list_below(dir: &Path, name: &str, files: &mut Vec<SourceFile>) -> Result<(), Fault> {

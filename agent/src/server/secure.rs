@@ -69,7 +69,7 @@ where
             .await
             .map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error))?;
         let text = "this needs a node's certificate; enrol with its token first";
-        let node = peer.node(&server.site).cloned();
+        let node = peer.node(&server.current.get().site);
         node.map(Self).ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, text))
     }
 }
@@ -83,7 +83,7 @@ async fn enrol(
         .authority
         .issue(&request.csr, &request.node)
         .map_err(|fault| refuse(StatusCode::BAD_REQUEST, fault))?;
-    let known = server.site.node(request.node.as_str()).is_some();
+    let known = server.current.get().site.node(request.node.as_str()).is_some();
     if known && server.tokens.redeem(&request.node, &request.token) {
         Ok(Json(EnrolAnswer { certificate }))
     } else {
@@ -111,7 +111,7 @@ async fn profile_in_domain(
     Path((domain, node)): Path<(String, String)>,
     asked: HeaderMap,
 ) -> Response {
-    if domain == server.site.domain {
+    if domain == server.current.get().site.domain {
         profile(&server, &caller, &node, &asked)
     } else {
         refuse(StatusCode::NOT_FOUND, format!("this server has no domain {domain:?}")).into_response()
@@ -125,7 +125,8 @@ async fn profile_by_name(
     Path(name): Path<String>,
     asked: HeaderMap,
 ) -> Response {
-    let short = name.strip_suffix(&server.site.domain).and_then(|rest| rest.strip_suffix('.'));
+    let now = server.current.get();
+    let short = name.strip_suffix(&now.site.domain).and_then(|rest| rest.strip_suffix('.'));
     profile(&server, &caller, short.unwrap_or(&name), &asked)
 }
 

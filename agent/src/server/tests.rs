@@ -16,6 +16,7 @@ use super::tokens::Tokens;
 use super::view::ViewKey;
 use super::{Running, Server, ServerConfig};
 use crate::control::board::{Board, NodeState};
+use crate::current::Current;
 use crate::paths::Paths;
 use crate::wire::{Ack, EnrolAnswer, EnrolRequest, Failure, Milestone};
 
@@ -105,8 +106,7 @@ impl Place {
         let mut site = sample_site();
         site.server.notify_port = self.notify_port;
         let config = ServerConfig {
-            site,
-            lock: sample_lock(),
+            current: Arc::new(Current::new(site, sample_lock())),
             paths: self.paths(),
             depot,
             board: Arc::clone(&self.board),

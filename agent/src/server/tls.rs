@@ -33,15 +33,16 @@ pub(super) fn config(server: &Server, address: SocketAddr) -> Result<Arc<ServerC
         .allow_unauthenticated()
         .build()
         .doing(|| "preparing the check of clients' certificates")?;
-    let mut addresses = vec![server.site.network.host];
+    let site = &server.current.get().site;
+    let mut addresses = vec![site.network.host];
     if let SocketAddr::V4(address) = address
         && !addresses.contains(address.ip())
         && !address.ip().is_unspecified()
     {
         addresses.push(*address.ip());
     }
-    let (certificate, key) = server.authority.server_identity(&server.site.name, &addresses)?;
-    let clock = Arc::new(Clock { epoch: server.site.epoch });
+    let (certificate, key) = server.authority.server_identity(&site.name, &addresses)?;
+    let clock = Arc::new(Clock { epoch: site.epoch });
     let config = ServerConfig::builder_with_details(provider, clock)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
@@ -141,11 +142,11 @@ impl Connected<IncomingStream<'_, TlsListener>> for Peer {
 
 impl Peer {
     /// Which node of the site this is.
-    pub(super) fn node<'a>(&self, site: &'a Site) -> Option<&'a NodeName> {
+    pub(super) fn node(&self, site: &Site) -> Option<NodeName> {
         let shown = self.0.as_ref()?;
         // A site may lose a node while its connection stays, and a node that is new to it connects anew.
         let name = shown.name.get_or_init(|| find(&shown.certificate, site)).as_ref()?;
-        site.node(name.as_str()).map(|node| &node.name)
+        site.node(name.as_str()).map(|node| node.name.clone())
     }
 }
 

@@ -8,7 +8,7 @@ use gatehouse_model::site::Node;
 use gatehouse_model::{Doing as _, Fault, State};
 
 use super::record::Record;
-use super::{BRIDGE, Lifecycle, Wanted, phase, room};
+use super::{BRIDGE, Lifecycle, Wanted, number, phase, room};
 use crate::control::board::{NodeState, now_millis};
 use crate::vmm::{Boot, Power, Vm, initrd};
 use crate::wire::{Ack, Milestone, Passport};
@@ -18,7 +18,7 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(3600);
 
 impl Lifecycle {
     /// Installs a node from the beginning: whatever an earlier try left on its disk is overwritten.
-    pub(super) fn install(&self, node: &Node, index: u32) -> Result<(), Fault> {
+    pub(super) fn install(&self, node: &Node) -> Result<(), Fault> {
         self.installs.wait(&node.name);
         let _turn = self.turns.to_install();
         self.installs.leave(&node.name);
@@ -28,7 +28,7 @@ impl Lifecycle {
         board.say(&phase(&node.name), "installing", State::Started, "");
         drop(board.take_acks(&node.name));
         let begun = Instant::now();
-        let result = self.run_installer(node, index);
+        let result = self.run_installer(node);
         self.means.tokens.revoke(&node.name);
         let ack = result.doing(|| format!("installing node {}", node.name))?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -44,7 +44,7 @@ impl Lifecycle {
         Ok(())
     }
 
-    fn run_installer(&self, node: &Node, index: u32) -> Result<Ack, Fault> {
+    fn run_installer(&self, node: &Node) -> Result<Ack, Fault> {
         let stores = self.stores(node)?;
         let kind = self.means.driver.kind().to_string();
         let kernel = self.means.depot.kernels.get(&kind).ok_or_else(|| {
@@ -58,6 +58,7 @@ impl Lifecycle {
         let archives: Vec<_> = archives.iter().map(PathBuf::as_path).collect();
         initrd::write(&archives, &self.passport(node), &at)?;
         let path = self.means.paths.depot.join(&kernel.kernel.path);
+        let index = number::of(&self.means.paths, &node.name)?;
         let vm = Vm { node, index, stores, bridge: BRIDGE };
         let launch = self.means.driver.render(&vm, Boot::Install { kernel: &path, initrd: &at });
         let result = self.means.driver.start(&launch).and_then(|()| self.follow_installer(node));
@@ -67,10 +68,11 @@ impl Lifecycle {
     }
 
     fn passport(&self, node: &Node) -> Passport {
-        let network = &self.means.site.network;
+        let site = &self.means.current.get().site;
+        let network = &site.network;
         Passport {
             node: node.name.clone(),
-            domain: self.means.site.domain.clone(),
+            domain: site.domain.clone(),
             mac: node.mac,
             address: node.address,
             prefix: network.subnet.prefix,
@@ -78,7 +80,7 @@ impl Lifecycle {
             server: network.host,
             authority: self.means.authority.clone(),
             token: self.means.tokens.issue(&node.name),
-            time: (now_millis() / 1000).max(self.means.site.epoch),
+            time: (now_millis() / 1000).max(site.epoch),
         }
     }
 

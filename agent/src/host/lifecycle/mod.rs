@@ -1,7 +1,9 @@
 //! Every node's life: installed once, started at every boot, started again when it dies. One thread a node;
 //! what it does next is a pure function of what is there and what is wanted.
 
+mod change;
 mod install;
+mod number;
 mod queue;
 mod record;
 mod room;
@@ -9,15 +11,16 @@ mod start;
 mod steward;
 mod turn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gatehouse_model::site::Node;
-use gatehouse_model::{Depot, Fault, NodeName, Site, State};
+use gatehouse_model::{Depot, Fault, NodeName, State};
 
 use crate::control::board::{Board, NodeState};
+use crate::current::Current;
 use crate::paths::Paths;
 use crate::server::tokens::Tokens;
 use crate::vmm::{Power, Vmm, console, store};
@@ -83,7 +86,7 @@ fn next_step(installed: bool, power: Power, wanted: Wanted) -> Step {
 /// What the lifecycle works with.
 pub struct Means {
     /// The site.
-    pub site: Site,
+    pub current: Arc<Current>,
     /// Where things are.
     pub paths: Paths,
     /// What the depot holds.
@@ -100,7 +103,7 @@ pub struct Means {
 
 impl std::fmt::Debug for Means {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Means").field("site", &self.site.name).finish_non_exhaustive()
+        f.debug_struct("Means").field("paths", &self.paths).finish_non_exhaustive()
     }
 }
 
@@ -108,6 +111,8 @@ impl std::fmt::Debug for Means {
 pub struct Lifecycle {
     means: Means,
     wanted: Mutex<BTreeMap<NodeName, Wanted>>,
+    /// The nodes that have a thread.
+    living: Mutex<BTreeSet<NodeName>>,
     changed: Condvar,
     turns: Turns,
     installs: Queue,
@@ -116,47 +121,57 @@ pub struct Lifecycle {
 
 impl std::fmt::Debug for Lifecycle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lifecycle").field("site", &self.means.site.name).finish_non_exhaustive()
+        f.debug_struct("Lifecycle").field("means", &self.means).finish_non_exhaustive()
     }
 }
 
 impl Lifecycle {
     /// Starts a thread for every node, in the site's order.
     pub fn start(means: Means) -> Arc<Self> {
-        let wanted = |node: &Node| if node.autostart { Wanted::Running } else { Wanted::Stopped };
-        let all = means.site.nodes.iter().map(|node| (node.name.clone(), wanted(node))).collect();
+        let now = means.current.get();
         let (to_start, to_install): (Vec<_>, Vec<_>) =
-            means.site.nodes.iter().filter(|node| node.autostart).partition(|node| {
+            now.site.nodes.iter().filter(|node| node.autostart).partition(|node| {
                 // One that cannot be looked at is not waited for: it fails on its own.
                 Record::path(&means.paths, &node.name).exists()
             });
         let queue = |nodes: Vec<&Node>| Queue::new(nodes.into_iter().map(|node| node.name.clone()).collect());
         let (installs, starts) = (queue(to_install), queue(to_start));
+        let dirs = vec![means.paths.vms.clone(), means.paths.state.clone()];
+        room::watch(Arc::clone(&means.board), now.site.name.to_string(), dirs);
         let lifecycle = Arc::new(Self {
             means,
             installs,
             starts,
-            wanted: Mutex::new(all),
+            wanted: Mutex::default(),
+            living: Mutex::default(),
             changed: Condvar::new(),
             turns: Turns::of_this_machine(),
         });
-        let means = &lifecycle.means;
-        let dirs = vec![means.paths.vms.clone(), means.paths.state.clone()];
-        room::watch(Arc::clone(&means.board), means.site.name.to_string(), dirs);
-        for (index, node) in (0..).zip(lifecycle.means.site.nodes.clone()) {
-            let lifecycle = Arc::clone(&lifecycle);
-            std::thread::spawn(move || lifecycle.live(&node, index));
+        for node in &now.site.nodes {
+            lifecycle.begin(node);
         }
         lifecycle
     }
 
+    /// Begins a node's life in a thread of its own.
+    fn begin(self: &Arc<Self>, node: &Node) {
+        let wanted = if node.autostart { Wanted::Running } else { Wanted::Stopped };
+        self.set(&node.name, wanted);
+        // One that left and came back before its thread had seen it goes on in that thread.
+        if self.living().insert(node.name.clone()) {
+            let (lifecycle, name) = (Arc::clone(self), node.name.clone());
+            std::thread::spawn(move || lifecycle.live(&name));
+        }
+    }
+
     /// Stops all nodes in reverse order; none is started again.
     pub fn stop_all(&self) {
-        let nodes: Vec<NodeName> = self.means.site.nodes.iter().rev().map(|node| node.name.clone()).collect();
-        for node in &nodes {
+        let now = self.means.current.get();
+        let nodes = || now.site.nodes.iter().rev().map(|node| &node.name);
+        for node in nodes() {
             self.want(node, Wanted::Stopped);
         }
-        for node in &nodes {
+        for node in nodes() {
             // A node that cannot be stopped must not keep the others from being stopped in order.
             if let Err(fault) = self.means.driver.stop(node, STOP_GRACE) {
                 self.means.board.say(&phase(node), "stopping", State::Failed, fault.to_string());
@@ -164,18 +179,27 @@ impl Lifecycle {
         }
     }
 
-    /// One node's thread: never ends.
-    fn live(&self, node: &Node, index: u32) {
+    /// One node's thread: ends when the site has the node no more.
+    fn live(&self, name: &NodeName) {
         let mut deaths = 0;
         loop {
+            let Some(node) = self.node(name) else {
+                self.part_with(name);
+                let mut living = self.living();
+                if self.node(name).is_none() {
+                    living.remove(name);
+                    return;
+                }
+                continue;
+            };
             let begun = Instant::now();
-            if let Err(fault) = self.advance(node, index) {
-                self.means.board.update(&node.name, |status| {
+            if let Err(fault) = self.advance(&node) {
+                self.means.board.update(name, |status| {
                     status.state = NodeState::Failed;
                     status.message = fault.to_string();
                 });
-                self.means.board.say(&phase(&node.name), "running", State::Failed, fault.to_string());
-                self.set(&node.name, Wanted::Stopped);
+                self.means.board.say(&phase(name), "running", State::Failed, fault.to_string());
+                self.set(name, Wanted::Stopped);
             }
             deaths = if begun.elapsed() > LONGEST_PAUSE { 0 } else { deaths + 1 };
             if deaths > 2 {
@@ -184,7 +208,15 @@ impl Lifecycle {
         }
     }
 
-    fn advance(&self, node: &Node, index: u32) -> Result<(), Fault> {
+    fn node(&self, name: &NodeName) -> Option<Node> {
+        self.means.current.get().site.node(name.as_str()).cloned()
+    }
+
+    fn living(&self) -> MutexGuard<'_, BTreeSet<NodeName>> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn advance(&self, node: &Node) -> Result<(), Fault> {
         let record = Record::load(&self.means.paths, &node.name)?;
         let power = self.means.driver.power(&node.name)?;
         let step = next_step(record.is_some(), power, self.wanted(&node.name));
@@ -196,8 +228,8 @@ impl Lifecycle {
         }
         match step {
             Step::Clear => self.means.driver.stop(&node.name, Duration::ZERO),
-            Step::Install => self.install(node, index),
-            Step::Start => self.boot(node, index, record.as_ref()),
+            Step::Install => self.install(node),
+            Step::Start => self.boot(node, record.as_ref()),
             Step::Watch => self.watch(node, record.as_ref()),
             Step::Stop => {
                 self.means.board.say(&phase(&node.name), "stopping", State::Started, "");

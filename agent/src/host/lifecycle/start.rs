@@ -8,7 +8,7 @@ use gatehouse_model::site::Node;
 use gatehouse_model::{Doing as _, Fault, State};
 
 use super::record::Record;
-use super::{BRIDGE, Lifecycle, Wanted, phase};
+use super::{BRIDGE, Lifecycle, Wanted, number, phase};
 use crate::control::board::NodeState;
 use crate::vmm::{Boot, Power, Vm};
 use crate::wire::Milestone;
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const MOST_STARTS: u32 = 3;
 
 impl Lifecycle {
-    pub(super) fn boot(&self, node: &Node, index: u32, record: Option<&Record>) -> Result<(), Fault> {
+    pub(super) fn boot(&self, node: &Node, record: Option<&Record>) -> Result<(), Fault> {
         let record = record.ok_or_else(|| Fault::new(format!("node {} is not installed", node.name)))?;
         self.starts.wait(&node.name);
         let _turn = self.turns.to_start(PATIENCE);
@@ -34,6 +34,7 @@ impl Lifecycle {
         board.say(&phase(&node.name), "starting", State::Started, "");
         let kind = self.means.driver.kind().to_string();
         let kernel = self.means.depot.kernels.get(&kind).map(|k| self.means.paths.depot.join(&k.kernel.path));
+        let index = number::of(&self.means.paths, &node.name)?;
         let vm = Vm { node, index, stores: self.stores(node)?, bridge: BRIDGE };
         let boot =
             Boot::Disk { kernel: kernel.as_deref().unwrap_or(&self.means.paths.depot), root: &record.root };

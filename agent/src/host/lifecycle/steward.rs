@@ -12,10 +12,11 @@ use crate::vmm::Power;
 
 impl Lifecycle {
     fn known(&self, node: &NodeName) -> Result<(), Fault> {
-        if self.means.site.node(node.as_str()).is_some() {
+        let now = self.means.current.get();
+        if now.site.node(node.as_str()).is_some() {
             return Ok(());
         }
-        let names: Vec<_> = self.means.site.nodes.iter().map(|node| node.name.to_string()).collect();
+        let names: Vec<_> = now.site.nodes.iter().map(|node| node.name.to_string()).collect();
         Err(Fault::new(format!("there is no node {node}")).help(format!("name one of: {}", names.join(", "))))
     }
 }
@@ -59,6 +60,6 @@ impl Steward for Lifecycle {
             let power = self.means.driver.power(&node.name).unwrap_or(Power::Off);
             format!("{} {}", next_step(installed, power, self.wanted(&node.name)), node.name)
         };
-        self.means.site.nodes.iter().map(line).collect::<Vec<_>>().join("\n")
+        self.means.current.get().site.nodes.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }

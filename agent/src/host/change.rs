@@ -1,0 +1,207 @@
+//! What a changed site would do to a running machine: a pure comparison, shown before anything is done and carried
+//! out afterwards.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use gatehouse_lcfg::{Profile, ProfileDiff, diff};
+use gatehouse_model::site::Node;
+use gatehouse_model::{NodeName, Problem, Site};
+use serde::{Deserialize, Serialize};
+
+/// The nodes' profiles by name.
+pub type ProfilesOf = BTreeMap<NodeName, Profile>;
+
+/// What happens to one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Fate {
+    /// It is new and will be installed, if it is one that starts by itself.
+    Added,
+    /// Its VM is stopped; its disks stay.
+    Removed,
+    /// Its VM or its profile changes.
+    Changed {
+        /// Why its VM starts again, each with the old and the new value.
+        restarts: Vec<String>,
+        /// What its client will change.
+        profile: ProfileDiff,
+    },
+}
+
+/// All that a change does, by node in the new site's order, and what it means for the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The nodes that it concerns; removed ones come last.
+    pub nodes: Vec<(NodeName, Fate)>,
+    /// What becomes true only when the host starts again.
+    pub host: Vec<String>,
+}
+
+impl Change {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.host.is_empty()
+    }
+}
+
+/// Compares two sites with their profiles.
+///
+/// # Errors
+/// What cannot change on a machine that is installed; each with what to write.
+pub fn compare(
+    (old, old_profiles): (&Site, &ProfilesOf),
+    (new, new_profiles): (&Site, &ProfilesOf),
+) -> Result<Change, Vec<Problem>> {
+    let mut problems = fixed(old, new);
+    let mut nodes = Vec::new();
+    for node in &new.nodes {
+        let Some(before) = old.node(node.name.as_str()) else {
+            nodes.push((node.name.clone(), Fate::Added));
+            continue;
+        };
+        if node.disk < before.disk {
+            let what = format!(
+                "{}: the disk has {}, and a store is never made smaller; write disk = \"{}\" or more",
+                node.name, before.disk, before.disk
+            );
+            problems.push(Problem::at("site.toml", 0, what));
+        }
+        let none = Profile::default();
+        let profile = |of: &ProfilesOf| of.get(&node.name).cloned();
+        let profile =
+            diff(&profile(old_profiles).unwrap_or(none.clone()), &profile(new_profiles).unwrap_or(none));
+        let restarts = restarts(before, node);
+        if !restarts.is_empty() || !profile.is_empty() {
+            nodes.push((node.name.clone(), Fate::Changed { restarts, profile }));
+        }
+    }
+    let gone = old.nodes.iter().filter(|node| new.node(node.name.as_str()).is_none());
+    nodes.extend(gone.map(|node| (node.name.clone(), Fate::Removed)));
+    if problems.is_empty() { Ok(Change { nodes, host: host(old, new) }) } else { Err(problems) }
+}
+
+/// Certificates, partitions and drivers were made for these; another value is another machine.
+fn fixed(old: &Site, new: &Site) -> Vec<Problem> {
+    [
+        ("site.name", old.name.to_string(), new.name.to_string()),
+        ("site.domain", old.domain.clone(), new.domain.clone()),
+        ("host.vmm", old.host.vmm.to_string(), new.host.vmm.to_string()),
+        ("network.subnet", old.network.subnet.to_string(), new.network.subnet.to_string()),
+        ("network.host", old.network.host.to_string(), new.network.host.to_string()),
+    ]
+    .into_iter()
+    .filter(|(_, old, new)| old != new)
+    .map(|(key, old, new)| {
+        let what = format!(
+            "{key} cannot become {new:?} on a machine that is installed as {old:?}; write {old:?}, or install the machine anew"
+        );
+        Problem::at("site.toml", 0, what)
+    })
+    .collect()
+}
+
+/// Why a node's VM must be started again; empty where it need not.
+pub fn restarts(old: &Node, new: &Node) -> Vec<String> {
+    [
+        ("memory", old.memory.to_string(), new.memory.to_string()),
+        ("vcpus", old.vcpus.to_string(), new.vcpus.to_string()),
+        ("disk", old.disk.to_string(), new.disk.to_string()),
+        ("mac", old.mac.to_string(), new.mac.to_string()),
+        ("address", old.address.to_string(), new.address.to_string()),
+    ]
+    .into_iter()
+    .filter(|(_, old, new)| old != new)
+    .map(|(key, old, new)| format!("{key} {old} becomes {new}"))
+    .collect()
+}
+
+fn host(old: &Site, new: &Site) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut tell = |differs: bool, what: &str| {
+        if differs {
+            told.push(format!("{what} is taken up when the host starts again"));
+        }
+    };
+    tell(old.disks != new.disks, "[[disk]]");
+    tell(old.network != new.network, "[network]");
+    tell(old.host != new.host, "[host]");
+    tell(old.access != new.access, "[access] of the host itself");
+    tell(old.epoch != new.epoch, "site.epoch");
+    told
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (node, fate) in &self.nodes {
+            match fate {
+                Fate::Added => writeln!(f, "{node}: added; it will be installed")?,
+                Fate::Removed => writeln!(f, "{node}: removed; its vm is stopped, its disks stay")?,
+                Fate::Changed { restarts, profile } => {
+                    for why in restarts {
+                        writeln!(f, "{node}: restarts, {why}")?;
+                    }
+                    for line in profile.to_string().lines() {
+                        writeln!(f, "{node}: {line}")?;
+                    }
+                }
+            }
+        }
+        for what in &self.host {
+            writeln!(f, "host: {what}")?;
+        }
+        if self.is_empty() {
+            writeln!(f, "nothing changes on any node")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::sample_site;
+
+    #[test]
+    fn nodes_come_go_and_change() {
+        let old = sample_site();
+        let mut new = old.clone();
+        let mut third = new.nodes[0].clone();
+        third.name = "node3".parse().expect("a name");
+        new.nodes.remove(0);
+        new.nodes[0].vcpus = 4;
+        new.nodes.push(third);
+        new.access.keys.push("ssh-ed25519 A".to_owned());
+        let none = ProfilesOf::new();
+        let change = compare((&old, &none), (&new, &none)).expect("possible");
+        assert_eq!(
+            change.to_string(),
+            "node2: restarts, vcpus 1 becomes 4\nnode3: added; it will be installed\n\
+             node1: removed; its vm is stopped, its disks stay\n\
+             host: [access] of the host itself is taken up when the host starts again\n"
+        );
+        let json = serde_json::to_string(&change).expect("written");
+        assert_eq!(serde_json::from_str::<Change>(&json).expect("read"), change);
+        let same = compare((&old, &none), (&old, &none)).expect("possible");
+        assert_eq!(same.to_string(), "nothing changes on any node\n");
+    }
+
+    #[test]
+    fn what_is_built_in_cannot_change() {
+        let old = sample_site();
+        let mut new = old.clone();
+        new.domain = "other.org".to_owned();
+        new.nodes[1].disk = gatehouse_model::Size::gib(1);
+        let none = ProfilesOf::new();
+        let problems = compare((&old, &none), (&new, &none)).expect_err("impossible");
+        let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            all,
+            [
+                "site.toml: site.domain cannot become \"other.org\" on a machine that is installed as \"example.org\"; \
+                 write \"example.org\", or install the machine anew",
+                "site.toml: node2: the disk has 4GiB, and a store is never made smaller; write disk = \"4GiB\" or more",
+            ]
+        );
+    }
+}
