@@ -1,6 +1,7 @@
 //! The components' part of an install: each turns its resources into files of the new root.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use gatehouse_lcfg::Profile;
@@ -133,7 +134,12 @@ impl Configuration<'_> {
             let get = |name: &str| self.get("hosts", &format!("{name}_{tag}")).to_owned();
             (get("address"), get("names"))
         };
-        let mut entries: Vec<_> = self.profile.tags("hosts", "entries").into_iter().map(entry).collect();
+        let mut entries: Vec<_> = ["entries", "nodes"]
+            .into_iter()
+            .flat_map(|list| self.profile.tags("hosts", list))
+            .map(entry)
+            .filter(|(address, _)| address.parse::<IpAddr>().is_ok())
+            .collect();
         let Passport { node, domain, address, .. } = self.passport;
         let own = address.to_string();
         if entries.iter().all(|(address, _)| *address != own) {

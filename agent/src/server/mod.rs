@@ -12,17 +12,25 @@ mod openpgp;
 #[cfg(test)]
 mod page_tests;
 pub mod profiles;
+#[cfg(test)]
+mod profiles_tests;
 mod repository;
 mod secure;
+mod shelf;
+mod sources;
 mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
 pub mod tokens;
 pub mod view;
+pub mod watch;
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::Duration;
 
 use gatehouse_model::{Depot, Doing as _, Fault, Lock, Site, State};
@@ -35,13 +43,14 @@ use self::profiles::Profiles;
 use self::repository::Repository;
 use self::tokens::Tokens;
 use self::view::ViewKey;
+use self::watch::Watch;
 use crate::control::board::Board;
 use crate::paths::Paths;
 
 #[cfg(test)]
 pub(crate) use self::tests::sample_site;
 
-/// How often the sources are looked at for changes.
+/// How often the sources are looked at where the kernel does not tell of changes.
 const REFRESH: Duration = Duration::from_secs(2);
 /// How long a stop waits for answers under way.
 const STOP: Duration = Duration::from_secs(1);
@@ -120,7 +129,8 @@ impl Server {
         let (plain, secure) = (bind(http)?, bind(tls)?);
         let tls_config = tls::config(&server, tls)?;
         let (http, tls) = (plain.local_addr()?, secure.local_addr()?);
-        server.refresh(&mut String::new());
+        let watch = Watch::new(&paths.site());
+        server.refresh(&BTreeSet::new(), &mut String::new());
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("server")
@@ -132,7 +142,8 @@ impl Server {
         let secure = tls::TlsListener::new(tokio::net::TcpListener::from_std(secure)?, tls_config);
         runtime.spawn(http::serve(plain, Arc::clone(&server)));
         runtime.spawn(secure::serve(secure, Arc::clone(&server)));
-        runtime.spawn(watch(Arc::clone(&server)));
+        let watching = Arc::downgrade(&server);
+        thread::Builder::new().name("sources".into()).spawn(move || follow(&watching, watch))?;
         let signing = Arc::clone(&server);
         runtime.spawn_blocking(move || signing.sign(&paths));
         drop(within);
@@ -149,13 +160,13 @@ impl Server {
     }
 
     /// Publishes what changed in the sources and tells it; `last` keeps one fault from being told at every look.
-    fn refresh(&self, last: &mut String) {
+    fn refresh(&self, touched: &BTreeSet<PathBuf>, last: &mut String) {
         let say = |state, message: String| self.board.say("server", "compiling profiles", state, message);
-        match self.profiles.refresh() {
+        match self.profiles.refresh_touched(touched) {
             Ok(None) => last.clear(),
             Ok(Some(done)) => {
                 last.clear();
-                for problem in done.problems.values().flatten() {
+                for problem in done.told() {
                     say(State::Failed, problem.to_string());
                 }
                 let changed: Vec<&str> = done.changed.iter().map(gatehouse_model::NodeName::as_str).collect();
@@ -209,17 +220,25 @@ impl Drop for Running {
     }
 }
 
-async fn watch(server: Arc<Server>) {
+/// Publishes what changes until the server is gone. Where the kernel cannot tell of changes, the files are looked at
+/// every now and then.
+fn follow(server: &Weak<Server>, watch: Result<Watch, Fault>) {
     let mut last = String::new();
+    let mut watch = watch.ok();
     loop {
-        tokio::time::sleep(REFRESH).await;
-        let server = Arc::clone(&server);
-        let look = tokio::task::spawn_blocking(move || {
-            server.refresh(&mut last);
-            last
-        });
-        // Ends when the runtime does; a panic while compiling must not end the looking.
-        last = look.await.unwrap_or_default();
+        let touched = match watch.as_mut().map(|watch| watch.wait(REFRESH)) {
+            Some(Ok(Some(touched))) => Some(touched),
+            Some(Ok(None)) => None,
+            Some(Err(_)) | None => {
+                watch = None;
+                thread::sleep(REFRESH);
+                Some(BTreeSet::new())
+            }
+        };
+        let Some(server) = server.upgrade() else { return };
+        if let Some(touched) = touched {
+            server.refresh(&touched, &mut last);
+        }
     }
 }
 

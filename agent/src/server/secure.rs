@@ -138,7 +138,7 @@ fn profile(server: &Server, caller: &NodeName, node: &str, asked: &HeaderMap) ->
     if files::is_current(asked, &page.etag) {
         return (StatusCode::NOT_MODIFIED, tag).into_response();
     }
-    (tag, [(header::CONTENT_TYPE, "application/xml")], page.xml.to_string()).into_response()
+    (tag, [(header::CONTENT_TYPE, "application/xml")], page.xml()).into_response()
 }
 
 async fn progress(
