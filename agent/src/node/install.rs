@@ -9,14 +9,13 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use gatehouse_lcfg::Profile;
+use gatehouse_lcfg::{Contexts, Profile};
 use gatehouse_model::{Doing as _, Fault, State};
 
 use crate::node::client::{Client, Credentials, Fetched, Home};
 use crate::node::component::{self, Means};
 use crate::node::configure;
 use crate::node::disks::{self, Made};
-use crate::node::keep::contexts::{self, Contexts};
 use crate::node::keep::journal::Journal;
 use crate::node::keep::plan;
 use crate::node::machine;
@@ -155,7 +154,7 @@ impl<'a> Install<'a> {
         let fetched = client.profile()?;
         let profile =
             Profile::from_xml(&fetched.xml).map_err(Fault::of_problems).doing(|| "reading the profile")?;
-        let profile = contexts::in_contexts(&profile, &Contexts::install());
+        let profile = profile.in_contexts(&Contexts::install()).map_err(Fault::of_problems)?;
         let steps = steps(&profile)?;
         Ok(Orders { home, client, own, fetched, profile, steps })
     }

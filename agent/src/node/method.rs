@@ -119,7 +119,7 @@ mod tests {
             resource("program_motd", &digest),
             resource("program_ntp", &digest),
         ];
-        let component = Component { resources: resources.into() };
+        let component = Component { resources: resources.into(), ..Component::default() };
         Profile { components: vec![("profile".into(), component)], ..Profile::default() }
     }
 

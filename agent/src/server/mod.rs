@@ -14,32 +14,40 @@ mod openpgp;
 #[cfg(test)]
 mod page_tests;
 pub mod profiles;
-mod programs;
+#[cfg(test)]
+mod profiles_tests;
 mod repository;
 mod secure;
+mod shelf;
+mod sources;
 mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
 pub mod tokens;
 pub mod view;
+pub mod watch;
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use gatehouse_model::{Depot, Doing as _, Fault, NodeName, State};
-use tokio::net::UdpSocket;
 use tokio::runtime::{Builder, Runtime};
 
 use self::authority::Authority;
+use self::closure::Closures;
 use self::files::Files;
 use self::openpgp::Sqop;
 use self::profiles::{Profiles, Refreshed};
 use self::repository::Repository;
 use self::tokens::Tokens;
 use self::view::ViewKey;
+use self::watch::Watch;
 use crate::control::board::{Board, now_millis};
 use crate::control::keeping::Seen;
 use crate::current::Current;
@@ -48,7 +56,7 @@ use crate::paths::Paths;
 #[cfg(test)]
 pub(crate) use self::tests::{Place, sample_site};
 
-/// How often the sources are looked at for changes.
+/// How often the sources are looked at where the kernel does not tell of changes.
 const REFRESH: Duration = Duration::from_secs(2);
 /// How long a stop waits for answers under way.
 const STOP: Duration = Duration::from_secs(1);
@@ -88,7 +96,10 @@ pub struct Server {
     authority: Authority,
     profiles: Profiles,
     view: ViewKey,
-    components: PathBuf,
+    /// The site directory.
+    sources: PathBuf,
+    /// The generation of the site that profiles are made for.
+    generation: AtomicU64,
 }
 
 /// A server that runs until it is stopped or dropped.
@@ -114,26 +125,31 @@ impl Server {
     fn start_all(config: ServerConfig) -> Result<Running, Fault> {
         let ServerConfig { current, paths, depot, board, tokens, http, tls, ack } = config;
         // What these have of the site cannot change on a running machine.
-        let site = &current.get().site;
+        let now = current.get();
+        let site = &now.site;
         let authority = Authority::open(&paths.state.join("authority"), &site.domain, site.epoch)?;
-        let profiles = Profiles::open(Arc::clone(&current), &paths)?;
+        let profiles = Profiles::open(site, &now.lock, &paths)?;
+        let closures = Closures::new(&paths, &depot.pool.suite);
+        profiles.set_solver(Arc::new(move |wishes| closures.of(wishes)));
         let server = Arc::new(Self {
             depot: serde_json::to_string_pretty(&depot).doing(|| "writing depot.json")?,
             files: Files::new(&paths.depot, &depot),
             repository: Repository::new(&depot.pool, site.name.as_str(), site.epoch),
+            generation: AtomicU64::new(now.generation),
+            sources: paths.site(),
             current,
             board,
             tokens,
             authority,
             profiles,
             view: ViewKey::open(&paths)?,
-            components: paths.site().join("components"),
         });
         let (plain, secure) = (bind(http)?, bind(tls)?);
         let tls_config = tls::config(&server, tls)?;
         let (http, tls) = (plain.local_addr()?, secure.local_addr()?);
         server.put_on_board(&paths);
-        server.refresh(&mut String::new());
+        let watch = Watch::new(&paths.site()).ok();
+        server.refresh(&BTreeSet::new(), &mut String::new());
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("server")
@@ -148,7 +164,9 @@ impl Server {
         let socket = runtime.block_on(notify::open(&server, ack)).doing(|| "opening a port for notices")?;
         let ack = socket.local_addr()?;
         runtime.spawn(notify::listen(Arc::clone(&socket), Arc::clone(&server)));
-        runtime.spawn(watch(Arc::clone(&server), socket));
+        runtime.spawn(notify::follow(socket, Arc::downgrade(&server)));
+        let watching = Arc::downgrade(&server);
+        thread::Builder::new().name("sources".into()).spawn(move || follow(&watching, watch))?;
         let signing = Arc::clone(&server);
         runtime.spawn_blocking(move || signing.sign(&paths));
         drop(within);
@@ -183,17 +201,17 @@ impl Server {
     }
 
     /// Publishes what changed in the sources and tells it; `last` keeps one fault from being told at every look.
-    /// Whose profile is another now.
-    fn refresh(&self, last: &mut String) -> Vec<NodeName> {
+    fn refresh(&self, touched: &BTreeSet<PathBuf>, last: &mut String) {
         let say = |state, message: String| self.board.say("server", "compiling profiles", state, message);
-        match self.profiles.refresh() {
-            Ok(None) => {
-                last.clear();
-                Vec::new()
-            }
+        let now = self.current.get();
+        if self.generation.swap(now.generation, Ordering::SeqCst) != now.generation {
+            self.profiles.set_site(&now.site, &now.lock);
+        }
+        match self.profiles.refresh_touched(touched) {
+            Ok(None) => last.clear(),
             Ok(Some(done)) => {
                 last.clear();
-                for problem in done.problems.values().flatten() {
+                for problem in done.told() {
                     say(State::Failed, problem.to_string());
                 }
                 let changed: Vec<&str> = done.changed.iter().map(gatehouse_model::NodeName::as_str).collect();
@@ -201,7 +219,6 @@ impl Server {
                     say(State::Succeeded, format!("published {}", changed.join(", ")));
                 }
                 self.tell_board(&done);
-                done.changed
             }
             Err(fault) => {
                 let text = fault.to_string();
@@ -209,7 +226,6 @@ impl Server {
                     say(State::Failed, text.clone());
                     *last = text;
                 }
-                Vec::new()
             }
         }
     }
@@ -255,7 +271,7 @@ impl Running {
     /// Compiles what has changed without waiting for the next look.
     #[cfg(test)]
     pub(crate) fn refresh_now(&self) {
-        self.server.refresh(&mut String::new());
+        self.server.refresh(&BTreeSet::new(), &mut String::new());
     }
 
     /// Ends serving; answers under way get a moment.
@@ -272,20 +288,29 @@ impl Drop for Running {
     }
 }
 
-async fn watch(server: Arc<Server>, socket: Arc<UdpSocket>) {
+/// Publishes what changes until the server is gone. Where the kernel cannot tell of changes, the files are looked at
+/// every now and then.
+fn follow(server: &Weak<Server>, mut watch: Option<Watch>) {
     let mut last = String::new();
+    let mut generation = 0;
     loop {
-        tokio::time::sleep(REFRESH).await;
-        let looking = Arc::clone(&server);
-        let look = tokio::task::spawn_blocking(move || {
-            let changed = looking.refresh(&mut last);
-            (last, changed)
-        });
-        // Ends when the runtime does; a panic while compiling must not end the looking.
-        let (said, changed) = look.await.unwrap_or_default();
-        last = said;
-        if !changed.is_empty() {
-            tokio::spawn(notify::tell(Arc::clone(&socket), Arc::clone(&server), changed));
+        let touched = match watch.as_mut().map(|watch| watch.wait(REFRESH)) {
+            Some(Ok(touched)) => touched,
+            Some(Err(_)) | None => {
+                watch = None;
+                thread::sleep(REFRESH);
+                Some(BTreeSet::new())
+            }
+        };
+        let Some(server) = server.upgrade() else { return };
+        // Another site directory has taken the place of the one that was watched.
+        let now = server.current.get().generation;
+        if now != generation {
+            watch = Watch::new(&server.sources).ok();
+            generation = now;
+            server.refresh(&BTreeSet::new(), &mut last);
+        } else if let Some(touched) = touched {
+            server.refresh(&touched, &mut last);
         }
     }
 }

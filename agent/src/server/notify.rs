@@ -2,11 +2,12 @@
 //! nodes. Nothing is believed of a sign but that something was heard in the node's name from its address.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use gatehouse_model::{NodeName, State};
 use tokio::net::UdpSocket;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::Server;
 use crate::control::board::now_millis;
@@ -53,8 +54,23 @@ pub(super) async fn listen(socket: Arc<UdpSocket>, server: Arc<Server>) {
     }
 }
 
+/// Tells nodes whose profile changes, until the server is gone.
+pub(super) async fn follow(socket: Arc<UdpSocket>, server: Weak<Server>) {
+    let Some(mut changes) = server.upgrade().map(|server| server.profiles.subscribe()) else { return };
+    loop {
+        let nodes = match changes.recv().await {
+            Ok(nodes) => nodes,
+            // Those that were lost poll.
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        };
+        let Some(server) = server.upgrade() else { return };
+        tokio::spawn(tell(Arc::clone(&socket), server, nodes));
+    }
+}
+
 /// Tells nodes that their profile has changed.
-pub(super) async fn tell(socket: Arc<UdpSocket>, server: Arc<Server>, nodes: Vec<NodeName>) {
+async fn tell(socket: Arc<UdpSocket>, server: Arc<Server>, nodes: Arc<[NodeName]>) {
     for pause in AGAIN {
         tokio::time::sleep(Duration::from_secs(pause)).await;
         for (index, node) in nodes.iter().enumerate() {

@@ -11,7 +11,7 @@ use axum::{RequestPartsExt as _, Router};
 use gatehouse_model::{Digest, Event, NodeName};
 
 use super::tls::{Peer, TlsListener};
-use super::{Server, files, programs, status};
+use super::{Server, files, status};
 use crate::control::board::now_millis;
 use crate::control::keeping::Seen;
 use crate::wire::{Ack, EnrolAnswer, EnrolRequest, Failure, Milestone, POOL_KEY_PATH};
@@ -147,7 +147,7 @@ fn profile(server: &Server, caller: &NodeName, node: &str, asked: &HeaderMap) ->
     if files::is_current(asked, &page.etag) {
         return (StatusCode::NOT_MODIFIED, tag).into_response();
     }
-    (tag, [(header::CONTENT_TYPE, "application/xml")], page.xml.to_string()).into_response()
+    (tag, [(header::CONTENT_TYPE, "application/xml")], page.xml()).into_response()
 }
 
 /// A component's program, to the nodes whose own profile names it.
@@ -159,17 +159,12 @@ async fn program(
     // One answer for what is not there and for what is another's, so that nothing can be learned by asking.
     let refused = || refuse(StatusCode::NOT_FOUND, format!("the profile of {caller} names no such program"));
     let digest: Digest = digest.parse().map_err(|_| refused())?;
-    let page = server.profiles.page(&caller).ok_or_else(refused)?;
-    let look = move || {
-        let named = programs::is_named(&page.xml, &digest);
-        if named { programs::find(&server.components, &digest) } else { Ok(None) }
-    };
-    let found = tokio::task::spawn_blocking(look).await;
-    let found = found.map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error))?;
-    match found.map_err(|fault| refuse(StatusCode::INTERNAL_SERVER_ERROR, fault))? {
-        Some(bytes) => Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response()),
-        None => Err(refused()),
+    if !server.profiles.programs(&caller).contains(&digest) {
+        return Err(refused());
     }
+    let read = tokio::fs::read(server.profiles.program(&digest)).await;
+    let bytes = read.map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 
 async fn progress(

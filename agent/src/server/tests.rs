@@ -51,7 +51,7 @@ pub(crate) fn sample_site() -> Site {
     Site::parse(SITE).expect("a good site")
 }
 
-fn sample_lock() -> Lock {
+pub(super) fn sample_lock() -> Lock {
     let bash = PackageId { name: "bash".into(), version: "5.2-1".into(), architecture: "amd64".into() };
     let set = PackageSet { name: "node-1".into(), wishes: vec!["bash".into()], packages: vec![bash] };
     let zero = Digest::of(b"");
@@ -516,7 +516,7 @@ fn what_does_not_compile_leaves_the_last_good_profile() {
     let profiles = server.profiles();
     let good = profiles.page(&node("node1")).expect("published");
     fs::write(place.source("node1"), "# broken\n").expect("written");
-    server.server.refresh(&mut String::new());
+    server.server.refresh(&std::collections::BTreeSet::new(), &mut String::new());
     assert_eq!(profiles.page(&node("node1")), Some(good.clone()));
     assert!(!profiles.problems(&node("node1")).is_empty());
     assert!(profiles.problems(&node("node2")).is_empty());
@@ -542,7 +542,7 @@ fn a_profile_that_says_the_same_keeps_its_bytes() {
     assert_eq!(server.profiles().page(&node("node1")), Some(before.clone()));
 
     fs::write(place.source("node1"), format!("{SOURCE}profile.comment changed\n")).expect("written");
-    server.server.refresh(&mut String::new());
+    server.server.refresh(&std::collections::BTreeSet::new(), &mut String::new());
     assert_ne!(server.profiles().page(&node("node1")), Some(before));
 }
 

@@ -86,15 +86,10 @@ fn plain_key(key: &str) -> String {
     plain.join(" ")
 }
 
+/// The host's line of /etc/hosts; the nodes tell each other theirs in a spanning map.
 fn hosts(site: &Site, out: &mut String) {
-    let host = ("host".to_owned(), site.network.host, &site.name);
-    let nodes =
-        site.nodes.iter().map(|node| (node.name.as_str().replace('-', "_"), node.address, &node.name));
-    let entries: Vec<_> = std::iter::once(host).chain(nodes).collect();
-    let tags: Vec<&str> = entries.iter().map(|(tag, ..)| tag.as_str()).collect();
-    let _ = writeln!(out, "hosts.entries {}", tags.join(" "));
-    for (tag, address, name) in &entries {
-        let _ = writeln!(out, "hosts.address_{tag} {address}");
-        let _ = writeln!(out, "hosts.names_{tag} {name}.{} {name}", site.domain);
-    }
+    let (name, domain) = (&site.name, &site.domain);
+    let _ = writeln!(out, "hosts.entries host");
+    let _ = writeln!(out, "hosts.address_host {}", site.network.host);
+    let _ = writeln!(out, "hosts.names_host {name}.{domain} {name}");
 }

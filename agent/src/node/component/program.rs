@@ -201,7 +201,7 @@ mod tests {
             ("on".to_owned(), resource("yes", Kind::Boolean)),
             ("text_a".to_owned(), resource("one\ntwo", Kind::String)),
         ];
-        let motd = Component { resources: resources.into() };
+        let motd = Component { resources: resources.into(), ..Component::default() };
         let profile = Profile { components: vec![("motd".into(), motd)], ..Profile::default() };
         let all = environment(&profile, "motd");
         let get = |name: &str| all.get(name).map(String::as_str);

@@ -88,7 +88,7 @@ fn profile(component: &str, lines: &str) -> Profile {
         (name.to_owned(), Resource { value: value.replace("\\n", "\n"), ..Resource::default() })
     };
     let resources = lines.lines().filter(|line| !line.trim().is_empty()).map(resource).collect();
-    let all = vec![(component.to_owned(), Component { resources })];
+    let all = vec![(component.to_owned(), Component { resources, ..Component::default() })];
     Profile { components: all, ..Profile::default() }
 }
 

@@ -1,64 +1,11 @@
 //! The contexts that are active on this node: lines `name=value` in a file, set by `node context`.
 
-use gatehouse_lcfg::Profile;
+use gatehouse_lcfg::Contexts;
 use gatehouse_model::Fault;
 
 use crate::node::target::Target;
 
 const FILE: &str = "/var/lib/gatehouse/client/contexts";
-
-/// Active contexts in the order in which they were set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Contexts {
-    active: Vec<(String, String)>,
-}
-
-impl Contexts {
-    /// What is active while a node is installed.
-    pub fn install() -> Self {
-        let mut contexts = Self::default();
-        contexts.set("install", "yes");
-        contexts
-    }
-
-    /// Sets a context; one that is there already keeps its place.
-    pub fn set(&mut self, name: &str, value: &str) {
-        match self.active.iter_mut().find(|(known, _)| known == name) {
-            Some((_, old)) => value.clone_into(old),
-            None => self.active.push((name.to_owned(), value.to_owned())),
-        }
-    }
-
-    /// Reads lines `name=value`.
-    ///
-    /// # Errors
-    /// The first line of another form, and what to write.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let mut contexts = Self::default();
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let named = line.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
-            let plain = |name: &str| {
-                name.starts_with(|c: char| c.is_ascii_alphabetic())
-                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-            };
-            match named {
-                Some((name, value)) if plain(name) => contexts.set(name, value),
-                _ => return Err(format!("{line:?} is not a context; write name=value, such as install=yes")),
-            }
-        }
-        Ok(contexts)
-    }
-
-    /// The contexts with their values, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.active.iter().map(|(name, value)| (name.as_str(), value.as_str()))
-    }
-}
-
-/// A profile as it holds in some contexts.
-pub fn in_contexts(profile: &Profile, _contexts: &Contexts) -> Profile {
-    profile.clone()
-}
 
 /// The contexts that are active on a node.
 ///

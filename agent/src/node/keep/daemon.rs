@@ -229,7 +229,7 @@ mod tests {
         let resource = |value: &str| Resource { value: value.into(), ..Resource::default() };
         let with = |pairs: &[(&str, &str)]| {
             let resources = pairs.iter().map(|(name, value)| ((*name).to_owned(), resource(value))).collect();
-            let components = vec![("client".to_owned(), Component { resources })];
+            let components = vec![("client".to_owned(), Component { resources, ..Component::default() })];
             Settings::of(Some(&Profile { components, ..Profile::default() }))
         };
         assert_eq!(with(&[("poll", "often"), ("notifyport", "0x"), ("ackport", "99999")]), usual);

@@ -90,7 +90,7 @@ impl Node {
     fn read_profile(&self, xml: &str) -> Result<Profile, Fault> {
         let profile = Profile::from_xml(xml).map_err(Fault::of_problems)?;
         let contexts = contexts::read(&self.target)?;
-        let profile = contexts::in_contexts(&profile, &contexts);
+        let profile = profile.in_contexts(&contexts).map_err(Fault::of_problems)?;
         let name = profile.get("profile", "node").unwrap_or_default();
         if name == self.home.node.as_str() {
             return Ok(profile);

@@ -79,7 +79,10 @@ mod tests {
             let resource = |(name, value): &(&str, &str)| {
                 ((*name).to_owned(), Resource { value: (*value).to_owned(), ..Resource::default() })
             };
-            ((*name).to_owned(), Component { resources: resources.iter().map(resource).collect() })
+            (
+                (*name).to_owned(),
+                Component { resources: resources.iter().map(resource).collect(), ..Component::default() },
+            )
         };
         Profile { components: components.iter().map(component).collect(), ..Profile::default() }
     }
