@@ -13,7 +13,7 @@ use gatehouse_agent::paths::Paths;
 use gatehouse_agent::server::tokens::Tokens;
 use gatehouse_agent::server::{Running, Server, ServerConfig};
 use gatehouse_agent::wire::{EnrolAnswer, EnrolRequest};
-use gatehouse_model::{Depot, Digest, FileRef, Lock, NodeName, PackageId, PackageSet, Pool, SET_HOST, Site};
+use gatehouse_model::{Depot, Digest, FileRef, Lock, NodeName, PackageId, PackageSet, Pool, Site};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -92,7 +92,7 @@ fn site() -> Site {
 
 fn lock() -> Lock {
     let bash = PackageId { name: "bash".into(), version: "5.2-1".into(), architecture: "amd64".into() };
-    let set = PackageSet { name: SET_HOST.into(), wishes: vec!["bash".into()], packages: vec![bash] };
+    let set = PackageSet { name: "node-1".into(), wishes: vec!["bash".into()], packages: vec![bash] };
     let zero = Digest::of(b"");
     Lock { schema: 1, agent: zero, request: zero, sets: vec![set], packages: Vec::new() }
 }

@@ -206,8 +206,13 @@ impl Board {
         let seen = Seen { etag: ack.profile.clone(), at: now_millis() };
         if ack.milestone == Milestone::Applied {
             return self.of_profile(node, |profile| {
+                // Said again, as after a node's start, it changes nothing of what was done.
+                let again = profile.acknowledged.as_ref().is_some_and(|old| old.etag == seen.etag);
                 profile.acknowledged = Some(seen);
-                (profile.changed, profile.failed, profile.packages) = (ack.changed, ack.failed, ack.packages);
+                profile.failed = ack.failed;
+                if !again || !ack.changed.is_empty() || !ack.packages.is_none() {
+                    (profile.changed, profile.packages) = (ack.changed, ack.packages);
+                }
             });
         }
         self.of_profile(node, |profile| profile.fetched = Some(seen));

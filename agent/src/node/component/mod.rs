@@ -88,6 +88,7 @@ pub struct Means<'a> {
 /// # Errors
 /// Its resources cannot be understood, or what it does fails.
 pub fn run(means: &Means<'_>, journal: &mut Journal, component: &str, method: &str) -> Result<(), Fault> {
+    journal.begin(component)?;
     match doer(means.profile, component) {
         Some(Doer::Program(digest)) => program::run(means, component, method, &digest)?,
         Some(Doer::BuiltIn(configure)) => {

@@ -46,6 +46,7 @@ impl Keeper<'_> {
         if self.node.target.is_running() {
             self.packages(profile, say, &mut done)?;
         }
+        self.journal.forget_others(&plan::order(profile))?;
         let mut names = plan::plan(profile, &self.journal.state().components);
         // The boot loader's file may name a kernel.
         let kernels = !done.packages.is_none() && plan::order(profile).contains(&"grub");

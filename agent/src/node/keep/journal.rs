@@ -117,6 +117,35 @@ impl Journal {
         self.change(|state| change(state.components.entry(component.to_owned()).or_default()))
     }
 
+    /// A component is about to be run: until it has succeeded it counts as not applied, whatever the profile says by
+    /// then, for nobody knows how far it came.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn begin(&mut self, component: &str) -> Result<(), Fault> {
+        if self.record(component).applied.is_none() {
+            return Ok(());
+        }
+        self.note(component, |record| record.applied = None)
+    }
+
+    /// Forgets what became of components that the profile no longer has. What they made stays, and stays theirs.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn forget_others(&mut self, components: &[&str]) -> Result<(), Fault> {
+        let other = |name: &str| !components.contains(&name);
+        let known = |record: &Record| record.applied.is_some() || record.failed.is_some();
+        if !self.state.components.iter().any(|(name, record)| other(name) && known(record)) {
+            return Ok(());
+        }
+        self.change(|state| {
+            for (_, record) in state.components.iter_mut().filter(|(name, _)| other(name)) {
+                (record.applied, record.failed) = (None, None);
+            }
+        })
+    }
+
     /// A component was configured by resources of this digest.
     ///
     /// # Errors

@@ -136,6 +136,25 @@ fn a_profile_that_cannot_be_read_leaves_the_last_good_one() {
 }
 
 #[test]
+fn what_failed_is_done_again_though_the_profile_is_the_old_one_again() {
+    let good = "file.files a\nfile.file_a /etc/motd\nfile.tmpl_a one\n";
+    let world = World::new(Place::new(), good);
+    world.round();
+    world.change(&format!("{good}file.mode_a rw\n"));
+    assert_eq!(world.round().1.failed, ["file"]);
+    assert_eq!(world.on_board().standing(), Standing::Failing);
+    world.change(good);
+    assert_eq!(world.round().1.changed, ["file"]);
+    assert_eq!(world.on_board().standing(), Standing::Current);
+    world.change(&format!("{good}file.mode_a rw\n"));
+    world.round();
+    world.change("!profile.components mSET(profile client hosts)\n");
+    world.round();
+    assert_eq!(world.on_board().standing(), Standing::Current, "what the profile has no more cannot fail");
+    assert!(world.node.target.has("/etc/motd"), "and what it made stays");
+}
+
+#[test]
 fn a_program_is_fetched_by_digest_run_and_its_words_are_told() {
     let place = Place::new();
     let components = place.paths().site().join("components");
