@@ -16,10 +16,7 @@ use crate::server::{Place, Running};
 
 const HEAD: &str = "#include <gatehouse/site.h>\nprofile.domain SITE_DOMAIN\nprofile.packages @site.pkgs\n\
     client.url SITE_SERVER_URL\nprofile.components profile client hosts file motd\n";
-const DEFAULTS: [(&str, &str); 2] = [
-    ("profile", "@programs program_$\nprograms\n@program_$ %string\nprogram_$\n"),
-    ("motd", "@text %string\ntext\n"),
-];
+const DEFAULTS: [(&str, &str); 1] = [("motd", "@text %string\ntext\n")];
 
 /// A server with node1's source, and node1.
 struct World {
@@ -161,8 +158,7 @@ fn a_program_is_fetched_by_digest_run_and_its_words_are_told() {
     fs::create_dir_all(&components).expect("made");
     let with = |program: &str, text: &str| {
         fs::write(components.join("motd"), program).expect("written");
-        let digest = Digest::of(program.as_bytes());
-        format!("profile.programs motd\nprofile.program_motd {digest}\nmotd.text {text}\n")
+        format!("motd.text {text}\n")
     };
     if nix::unistd::geteuid().as_raw() != 0 {
         println!("skipped, because entering a root needs root");
@@ -183,7 +179,8 @@ fn a_program_is_fetched_by_digest_run_and_its_words_are_told() {
     world.change(&with("#!/bin/other\n", "y"));
     world.round();
     assert!(!world.node.target.has(&kept), "what no profile names is removed");
-    world.change("");
+    fs::remove_file(components.join("motd")).expect("removed");
+    world.change("motd.text y\n");
     world.round();
     assert_eq!(
         world.on_board().standing(),
