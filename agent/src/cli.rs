@@ -73,6 +73,6 @@ fn dispatch(command: Command) -> Result<(), Fault> {
         Command::Plan(options) => command::run_plan(&options),
         Command::Trial(options) => trial::run(&options),
         Command::Ctl(options) => ctl::run(options),
-        Command::Node(command) => node::run(command),
+        Command::Node(command) => node::run(&command),
     }
 }

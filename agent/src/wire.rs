@@ -3,9 +3,14 @@
 //! Plain HTTP on port 80 (nothing secret): `/healthz`, `/layers/…`, `/pool/…`, `/agent`.
 //! and the pool as an apt repository (`/dists/…`, `/gatehouse.asc`).
 //! TLS on port 443: `POST /enrol` with the one-time token; all else needs the certificate got by it:
-//! `GET /depot.json`, `GET /gatehouse.asc`, `GET /profiles/<domain>/<node>/XML/profile.xml`, `POST /progress`, `POST /ack`.
+//! `GET /depot.json`, `GET /gatehouse.asc`, `GET /profiles/<domain>/<node>/XML/profile.xml`,
+//! `GET /components/<sha256>` (the programs that the node's own profile names), `POST /progress`, `POST /ack`.
+//! UDP: [`Notice`] from the server to a node, [`Sign`] from a node to the server. Both are hints: whoever gets one
+//! does at most what it would do a little later anyway.
 
+use std::fmt;
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 
 use gatehouse_model::{Mac, NodeName};
 use serde::{Deserialize, Serialize};
@@ -69,6 +74,8 @@ pub enum Milestone {
     Installed,
     /// It has booted from its own disk and its services are up.
     Running,
+    /// It has done what its profile says, as far as it could.
+    Applied,
 }
 
 /// Seconds that one part of a node's install took.
@@ -78,6 +85,38 @@ pub struct PhaseTime {
     pub phase: String,
     /// How long it took.
     pub seconds: f64,
+}
+
+/// A part of a profile that a node could not apply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The component; `packages` for the packages, `profile` for a profile that cannot be read.
+    pub component: String,
+    /// What was asked of it: `configure`, `install` …
+    pub method: String,
+    /// The end of what it said.
+    pub output: String,
+}
+
+/// How many packages were changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PackageCounts {
+    /// New ones.
+    pub installed: usize,
+    /// Those with a later version now.
+    pub upgraded: usize,
+    /// Those with an earlier version now.
+    pub downgraded: usize,
+    /// Those that are gone.
+    pub removed: usize,
+}
+
+impl PackageCounts {
+    /// Whether nothing was changed.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Body of `POST /ack`.
@@ -93,4 +132,93 @@ pub struct Ack {
     /// With `installed`: where the time went.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PhaseTime>,
+    /// With `applied`: the components that were run, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
+    /// With `applied`: what could not be done; the node tries again at its next look.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<Failure>,
+    /// With `applied`: what became of the packages.
+    #[serde(default, skip_serializing_if = "PackageCounts::is_none")]
+    pub packages: PackageCounts,
+}
+
+impl Ack {
+    /// A milestone reached with a profile, with nothing further to say.
+    pub fn new(milestone: Milestone, profile: &str) -> Self {
+        Self {
+            milestone,
+            profile: profile.to_owned(),
+            root: None,
+            phases: Vec::new(),
+            changed: Vec::new(),
+            failed: Vec::new(),
+            packages: PackageCounts::default(),
+        }
+    }
+}
+
+/// From the server to a node's notify port: there is a new profile. Any datagram from the server's address means the
+/// same; what it says is for those who watch the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The node.
+    pub node: NodeName,
+    /// The new profile's ETag, without quotation marks.
+    pub etag: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "lcfg notify {} {}", self.node, self.etag)
+    }
+}
+
+/// From a node to the server's ack port: it lives, and has this profile. Believed no further than that something
+/// was heard in the node's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sign {
+    /// The node.
+    pub node: NodeName,
+    /// When the profile that it has was published, in seconds since 1970.
+    pub published: u64,
+    /// That profile's ETag, without quotation marks.
+    pub etag: String,
+}
+
+impl fmt::Display for Sign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "lcfg ack {} {} {}", self.node, self.published, self.etag)
+    }
+}
+
+impl FromStr for Sign {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let ["lcfg", "ack", node, published, etag] = words[..] else {
+            return Err(format!("{text:?} is not a sign of a node; write lcfg ack NODE SECONDS ETAG"));
+        };
+        let published = published.parse().map_err(|_| format!("{published:?} is not a number of seconds"))?;
+        Ok(Self { node: node.parse()?, published, etag: etag.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_are_lines() {
+        let node: NodeName = "ce-1".parse().expect("a name");
+        let notice = Notice { node: node.clone(), etag: "abc".into() };
+        assert_eq!(notice.to_string(), "lcfg notify ce-1 abc\n");
+        let sign = Sign { node, published: 1_767_225_600, etag: "abc".into() };
+        assert_eq!(sign.to_string(), "lcfg ack ce-1 1767225600 abc\n");
+        assert_eq!(sign.to_string().parse(), Ok(sign));
+        for wrong in ["", "lcfg ack", "lcfg ack ce-1 soon abc", "lcfg ack CE 1 abc", "lcfg notify ce-1 abc"] {
+            assert!(wrong.parse::<Sign>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -56,7 +56,11 @@ enum Command {
     /// Build if needed, boot it with fresh disks, show progress until every node is up
     Try(Try),
     /// Print the JSON Schema of site.toml
-    Schema,
+    Schema {
+        /// Print the reference of the components that LCFG sources can configure instead, as Markdown
+        #[arg(long)]
+        lcfg: bool,
+    },
     /// Print a completion script for a shell
     Completions {
         /// bash, elvish, fish, powershell or zsh
@@ -99,6 +103,15 @@ pub struct Profile {
     pub site: PathBuf,
     /// The node's name
     pub node: String,
+    /// Say which lines gave this resource its value, in order
+    #[arg(long, value_name = "COMPONENT.RESOURCE", conflicts_with = "diff")]
+    pub why: Option<String>,
+    /// Show what differs from an older profile of the node
+    #[arg(long, value_name = "FILE")]
+    pub diff: Option<PathBuf>,
+    /// Print the answer to --why or --diff as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `gatehouse build`.
@@ -227,7 +240,11 @@ pub fn main() -> Result<(), Fault> {
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Try(args) => trial::run(&cli.global, args),
-        Command::Schema => {
+        Command::Schema { lcfg: true } => {
+            print!("{}", gatehouse_lcfg::reference());
+            Ok(())
+        }
+        Command::Schema { lcfg: false } => {
             println!("{}", gatehouse_model::site::json_schema());
             Ok(())
         }

@@ -1,10 +1,13 @@
 //! The short commands; the long ones (`lock`, `image`, `trial`) have modules of their own.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
-use gatehouse_lcfg::publish;
+use gatehouse_lcfg::{Difference, Fleet, Profile, Round, Why, publish, told_once};
 use gatehouse_model::{Doing as _, Fault, Lock, Problem, Refusal, Site};
+use serde::Serialize;
 
 use crate::cache::Cache;
 use crate::cli;
@@ -87,13 +90,29 @@ pub fn check(args: &cli::SiteArg) -> Result<(), Fault> {
 /// The site, with every problem of site.toml, or else of every node's sources.
 fn checked(dir: &SiteDir) -> Result<Site, Fault> {
     let site = dir.site()?;
-    let mut problems = Vec::new();
-    for node in &site.nodes {
-        problems.extend(dir.compile(&site, node.name.as_str()).err().unwrap_or_default());
+    let mut fleet = dir.fleet(&site)?;
+    let round = fleet.compile(|_, _| Ok(()));
+    all_good(&fleet, round)?;
+    Ok(site)
+}
+
+/// What was made of every node; or all problems of all nodes, each told once.
+///
+/// # Errors
+/// Those problems.
+pub fn all_good<R>(fleet: &Fleet, round: Round<R>) -> Result<BTreeMap<String, R>, Fault> {
+    let mut problems: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
+    let mut good = BTreeMap::new();
+    for (node, made) in round {
+        match made {
+            Ok(made) => drop(good.insert(node, made)),
+            Err(found) => drop(problems.insert(node, found)),
+        }
     }
-    problems.sort();
-    problems.dedup();
-    if problems.is_empty() { Ok(site) } else { Err(Fault::of_problems(problems)) }
+    let schemas = fleet.schema_problems();
+    let told = problems.iter().map(|(node, problems)| (node.as_str(), problems.as_slice()));
+    let told = told_once(told.chain([("", schemas.as_slice())]));
+    if told.is_empty() { Ok(good) } else { Err(Fault::of_problems(told)) }
 }
 
 /// `gatehouse profile`.
@@ -102,13 +121,49 @@ fn checked(dir: &SiteDir) -> Result<Site, Fault> {
 /// Problems of the site's sources; the node is not in the site or its packages are not locked.
 pub fn profile(global: &cli::Global, args: &cli::Profile) -> Result<(), Fault> {
     let dir = SiteDir::open(&args.site)?;
-    let site = checked(&dir)?;
-    let share = Share::find(global.agent.as_deref())?;
-    let lock = lock::ensure(&dir, &site, share.agent()?, &Cache::open(global.cache.as_deref())?)?;
-    let profile =
-        publish::profile_for(&site, &lock, &dir.sources()?, &args.node).map_err(Fault::of_problems)?;
-    print!("{}", profile.to_xml());
+    let site = dir.site()?;
+    let mut fleet = dir.fleet(&site)?;
+    if let Some(resource) = &args.why {
+        let why = Why::of(&mut fleet, &args.node, resource).map_err(Fault::of_problems)?;
+        return answer(args.json, &why);
+    }
+    let (compiled, _) =
+        publish::compile_node(&site, &mut fleet, &args.node, None).map_err(Fault::of_problems)?;
+    let lock = lock_for(global, &dir, &site, &publish::wishes(&compiled))?;
+    let profile = publish::profile_of(&site, &lock, &compiled, &args.node).map_err(Fault::of_problems)?;
+    let Some(old) = &args.diff else {
+        print!("{}", profile.to_xml());
+        return Ok(());
+    };
+    let text = fs::read_to_string(old).doing(|| format!("reading {}", old.display()))?;
+    let old = Profile::from_xml(&text).map_err(|problems| {
+        let file = old.display().to_string();
+        let named = |problem: Problem| Problem { file: file.clone(), ..problem };
+        Fault::of_problems(problems.into_iter().map(named).collect())
+    })?;
+    answer(args.json, &Difference::between(&old, &profile))
+}
+
+/// Prints an answer, for people or as JSON.
+fn answer<T: Display + Serialize>(json: bool, answer: &T) -> Result<(), Fault> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(answer).doing(|| "printing the answer")?);
+    } else {
+        print!("{answer}");
+    }
     Ok(())
+}
+
+/// The site's lock as it is if it has what one node wishes for; else one that answers all that the site asks.
+fn lock_for(global: &cli::Global, dir: &SiteDir, site: &Site, wishes: &[String]) -> Result<Lock, Fault> {
+    if let Some(text) = dir.read("site.lock")? {
+        let lock = Lock::parse(&text).map_err(Fault::of_problems)?;
+        if lock.set_for_wishes(wishes).is_some() {
+            return Ok(lock);
+        }
+    }
+    let share = Share::find(global.agent.as_deref())?;
+    lock::ensure(dir, site, share.agent()?, &Cache::open(global.cache.as_deref())?)
 }
 
 /// `gatehouse lock`.

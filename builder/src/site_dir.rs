@@ -1,11 +1,11 @@
 //! A site directory on disk: the only place where the builder reads one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use gatehouse_lcfg::{Compiled, Sources};
-use gatehouse_model::site::node_header;
+use gatehouse_lcfg::{Fleet, Sources, publish};
 use gatehouse_model::{Doing as _, Fault, Problem, Site};
 
 /// How large a file of a site directory may be; more is a mistake, such as an image copied into it.
@@ -89,18 +89,23 @@ impl SiteDir {
         Ok(sources)
     }
 
-    /// Compiles one node's sources.
+    /// The site's nodes with their sources and components, ready to be compiled.
     ///
     /// # Errors
-    /// All problems of the sources.
-    pub fn compile(&self, site: &Site, node: &str) -> Result<Compiled, Vec<Problem>> {
-        let unknown = || vec![Problem::at("site.toml", 0, format!("there is no [[node]] named {node:?}"))];
-        let header = node_header(site, site.node(node).ok_or_else(unknown)?);
-        let sources = self.sources().map_err(|fault| match fault.problems() {
-            [] => vec![Problem::at("lcfg", 0, fault.to_string())],
-            problems => problems.to_vec(),
-        })?;
-        gatehouse_lcfg::compile(&sources, node, &header)
+    /// A file cannot be read.
+    pub fn fleet(&self, site: &Site) -> Result<Fleet, Fault> {
+        let mut fleet = publish::fleet(site, self.sources()?);
+        let mut programs = BTreeMap::new();
+        for (name, path) in self.files()? {
+            let Some(name) = name.strip_prefix("components/").filter(|name| !name.contains('/')) else {
+                continue;
+            };
+            let (digest, _) =
+                crate::cache::digest_file(&path).doing(|| format!("reading {}", path.display()))?;
+            programs.insert(name.to_owned(), digest.to_string());
+        }
+        fleet.set_programs(programs);
+        Ok(fleet)
     }
 }
 

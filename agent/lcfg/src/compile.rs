@@ -1,17 +1,22 @@
-//! From sources to values: every line of a node's source applied in order, then references, types and packages.
+//! From sources to values, in two steps: every line of a node's source applied in order, from which follows what the
+//! node offers to others; then, once it is known what all nodes offer, references, types, lists and packages.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use gatehouse_model::Problem;
 
+use crate::assign::{Slots, Step, Values, split_words};
 use crate::cpp::{self, Texts};
-use crate::report::{At, Report};
+use crate::maps::{Contributions, Maps};
+use crate::packages::{Lists, Word};
+use crate::report::{At, Report, nearest};
 use crate::resolve::Resolver;
-use crate::schema::{Schemas, fill_default};
-use crate::statement::{self, Act, Statement};
-use crate::template;
-use crate::values::{Component, Derivation, Kind};
-use crate::{PackageSpec, Sources, expand, packages};
+use crate::schema::Schemas;
+use crate::sources::{Depends, Text};
+use crate::statement;
+use crate::values::{Component, Derivation, Kind, Resource};
+use crate::{PackageSpec, Sources, expand};
 
 /// The component whose resources speak to the compiler.
 pub(crate) const PROFILE: &str = "profile";
@@ -19,44 +24,52 @@ pub(crate) const PROFILE: &str = "profile";
 /// What one node's sources say.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Compiled {
-    /// Every component that has a schema or a value; the profile gets those that `profile.components` names.
+    /// Every component that is in the profile or has a value; the profile gets those that `profile.components` names.
     ///
-    /// A tag's resources are here only while the tag is in its list.
+    /// A tag's resources are here only while the tag is in its list. `profile.packages` is not here: the wishes say
+    /// what came of it.
     pub components: BTreeMap<String, Component>,
-    /// The packages wanted, after prefixes and before the lock, by name.
-    pub wishes: Vec<PackageSpec>,
-    /// The source files that were read: when one of them changes, or a file is added, compile again.
+    /// The packages wanted, after prefixes and before the lock, by name; shared with the nodes that want the same.
+    pub wishes: Arc<Vec<PackageSpec>>,
+    /// The source files that were read.
     pub reads: BTreeSet<String>,
 }
 
-/// The value of one resource so far, and the lines that set or changed it, the latest first.
-#[derive(Debug, Default)]
-pub(crate) struct Slot {
-    pub(crate) value: String,
-    pub(crate) places: Vec<At>,
+/// What all nodes of a site have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Ground<'a> {
+    pub(crate) sources: &'a Sources,
+    pub(crate) schemas: &'a Schemas,
+    /// The digests of the site's own components.
+    pub(crate) programs: &'a BTreeMap<String, String>,
+    pub(crate) lists: &'a Lists,
 }
 
-/// All values so far, by component and resource.
-pub(crate) type Slots = BTreeMap<String, BTreeMap<String, Slot>>;
+/// A node after the first step.
+pub(crate) struct Gathered {
+    pub(crate) slots: Slots,
+    words: BTreeMap<String, At>,
+    report: Report,
+    source: At,
+    pub(crate) depends: Depends,
+    pub(crate) steps: Vec<Step>,
+}
 
-/// Compiles `source/<node>`; `site_header` is the text that `#include <gatehouse/site.h>` brings.
-///
-/// # Errors
-/// Everything that is wrong, in the order of the files.
-pub fn compile(sources: &Sources, node: &str, site_header: &str) -> Result<Compiled, Vec<Problem>> {
-    let mut texts = Texts { sources, site_header, reads: BTreeSet::new() };
-    let mut report = Report::default();
+/// Applies every line of `source/<node>`; `header` is the text that `#include <gatehouse/site.h>` brings.
+pub(crate) fn gather(ground: Ground, node: &str, header: &str, watched: Option<(&str, &str)>) -> Gathered {
+    let header = Text::new(header);
+    let mut texts = Texts::new(ground.sources, &header);
+    let mut report = Report::over(Arc::clone(&ground.schemas.files));
     let source = format!("source/{node}");
     let at = report.open(format!("lcfg/{source}"), None);
-    let Some(text) = sources.get(&source) else {
+    let mut values = Values::new(ground.schemas, node, watched);
+    let mut lines = Vec::new();
+    if let Some(text) = texts.open(&source) {
+        lines = cpp::preprocess(&mut texts, &mut report, at, text, &["include"]);
+    } else {
         let what = format!("the node has no source; write lcfg/{source}, such as #include <site/base.h>");
         report.problem(at, what);
-        return Err(report.into_problems());
-    };
-    texts.reads.insert(source);
-    let schemas = Schemas::load(&mut texts, &mut report);
-    let lines = cpp::preprocess(&mut texts, &mut report, at, text, &["include"]);
-    let mut values = Values::new(&schemas, node);
+    }
     for line in &lines {
         let done =
             statement::parse(&line.text).and_then(|statement| values.apply(statement, line.at, &report));
@@ -64,28 +77,105 @@ pub fn compile(sources: &Sources, node: &str, site_header: &str) -> Result<Compi
             report.problem(line.at, what);
         }
     }
-    let Values { slots, words, .. } = values;
-    let mut resolver = Resolver::new(&schemas, &slots, at, &mut report);
-    let components = expand::all(&mut resolver);
-    let listed = resolver.value(PROFILE, "packages").unwrap_or_default();
-    let origin = resolver.place(PROFILE, "packages");
-    check_components(&components, &mut resolver);
-    let words: Vec<(String, At)> = split_words(&listed)
-        .map(|word| (word.to_owned(), words.get(word).copied().unwrap_or(origin)))
-        .collect();
-    let wishes = packages::resolve(&mut texts, &mut report, &words, derivation);
-    if report.is_clean() {
-        Ok(Compiled { components, wishes, reads: texts.reads })
-    } else {
-        Err(report.into_problems())
+    let Values { slots, words, steps, .. } = values;
+    let mut depends = texts.depends;
+    for component in slots.keys() {
+        depends.on_schema(component);
     }
+    Gathered { slots, words, report, source: at, depends, steps }
+}
+
+/// What a node offers to others; none if something is wrong with it.
+pub(crate) fn offers(ground: Ground, node: &mut Gathered) -> Option<Contributions> {
+    let Gathered { slots, report, source, depends, .. } = node;
+    let mut resolver = Resolver::new(ground.schemas, slots, None, *source, report);
+    let mut all = Contributions::new();
+    for (component, schema) in ground.schemas.iter() {
+        for resource in schema.published() {
+            depends.on_schema(component);
+            let value = resolver.value(component, resource).filter(|value| !value.is_empty());
+            let map = value.is_some().then(|| resolver.map_name(component, resource)).flatten();
+            let (Some(map), Some(value)) = (map, value) else { continue };
+            let old = all.entry(map).or_default().insert(resource.to_owned(), value.clone());
+            if old.is_some_and(|old| old != value) {
+                let at = resolver.place(component, resource);
+                let what = format!("{component}.{resource} is published in its map by another component too");
+                resolver.problem(at, format!("{what}; rename one of them or choose another map"));
+            }
+        }
+    }
+    for component in &resolver.referred {
+        depends.on_schema(component);
+    }
+    report.is_clean().then_some(all)
+}
+
+/// The second step; what the node depends on is told even if it does not compile.
+pub(crate) fn finish(
+    ground: Ground,
+    node: Gathered,
+    maps: &Maps,
+) -> (Result<Compiled, Vec<Problem>>, Depends) {
+    let Gathered { slots, words, mut report, source, mut depends, .. } = node;
+    let mut resolver = Resolver::new(ground.schemas, &slots, Some(maps), source, &mut report);
+    let listed = resolver.value(PROFILE, "components").unwrap_or_default();
+    let listed: BTreeSet<String> = listed.split_whitespace().map(str::to_owned).collect();
+    for component in listed.iter().map(String::as_str).chain([PROFILE]) {
+        depends.on_schema(component);
+        depends.on_program(component);
+    }
+    let mut components = expand::all(&mut resolver, &listed);
+    check_components(&components, &listed, &mut resolver);
+    let asked = resolver.value(PROFILE, "packages").unwrap_or_default();
+    let origin = resolver.place(PROFILE, "packages");
+    resolver.subscribed().for_each(|map| depends.on_map(map));
+    for component in &resolver.referred {
+        depends.on_schema(component);
+    }
+    settle_profile(&mut components, &listed, ground.programs);
+    let place = |word: &str| words.get(word).copied().unwrap_or(origin);
+    let mut wanted: Vec<Word> = Vec::new();
+    for word in split_words(&asked) {
+        if let Some(name) = word.strip_prefix('@').filter(|name| !is_list(ground.sources, name)) {
+            depends.other.insert(format!("packages/{name}"));
+            let what = format!(
+                "@{name} is not among the site's package lists; add lcfg/packages/{name} or correct the name"
+            );
+            report.problem(place(word), what);
+        } else {
+            wanted.push(Word::new(word, place(word), &report));
+        }
+    }
+    let packages = ground.lists.resolve(ground.sources, &wanted);
+    depends.add(&packages.depends);
+    report.problems(packages.problems.iter().cloned());
+    for schema in depends.schemas() {
+        report.problems(ground.schemas.problems(schema).iter().cloned());
+    }
+    if !report.is_clean() {
+        return (Err(report.into_problems()), depends);
+    }
+    let mut reads = depends.read.clone();
+    for schema in depends.schemas() {
+        reads.extend(ground.schemas.read(schema).cloned());
+    }
+    (Ok(Compiled { components, wishes: Arc::clone(&packages.wishes), reads }), depends)
+}
+
+fn is_list(sources: &Sources, name: &str) -> bool {
+    sources.get(&format!("packages/{name}")).is_some()
 }
 
 /// A component that the profile shall have must be known or have values.
-fn check_components(components: &BTreeMap<String, Component>, resolver: &mut Resolver) {
-    let listed = resolver.value(PROFILE, "components").unwrap_or_default();
-    for name in listed.split_whitespace().filter(|name| !components.contains_key(*name)) {
-        let hint = crate::report::nearest(name, components.keys().map(String::as_str)).map_or_else(
+fn check_components(
+    components: &BTreeMap<String, Component>,
+    listed: &BTreeSet<String>,
+    resolver: &mut Resolver,
+) {
+    for name in listed.iter().filter(|name| !components.contains_key(*name)) {
+        let known = resolver.schemas.iter().map(|(name, _)| name);
+        let known = known.chain(components.keys().map(String::as_str));
+        let hint = nearest(name, known).map_or_else(
             || format!("write lcfg/defaults/{name}.def or take it out"),
             |near| format!("did you mean {near}?"),
         );
@@ -95,14 +185,25 @@ fn check_components(components: &BTreeMap<String, Component>, resolver: &mut Res
     }
 }
 
-/// Words parted by white space, but not inside a context's brackets.
-fn split_words(text: &str) -> impl Iterator<Item = &str> {
-    let mut inside = false;
-    text.split(move |c: char| {
-        inside = (inside || c == '[') && c != ']';
-        !inside && c.is_whitespace()
-    })
-    .filter(|word| !word.is_empty())
+/// Says in the profile which of its components are the site's own programs, by digest; the wishes for packages stay
+/// on the server.
+fn settle_profile(
+    components: &mut BTreeMap<String, Component>,
+    listed: &BTreeSet<String>,
+    programs: &BTreeMap<String, String>,
+) {
+    let Some(own) = components.get_mut(PROFILE) else { return };
+    own.resources.remove("packages");
+    let mut tags = Vec::new();
+    for (name, digest) in programs.iter().filter(|(name, _)| listed.contains(*name)) {
+        let derivation = vec![(format!("components/{name}"), Vec::new())];
+        let resource = Resource { value: digest.clone(), kind: Kind::String, derivation, context: None };
+        own.resources.insert(format!("program_{name}"), resource);
+        tags.push(name.as_str());
+    }
+    let list = own.resources.entry("programs".to_owned()).or_default();
+    list.kind = Kind::List(vec!["program_$".to_owned()]);
+    list.value = tags.join(" ");
 }
 
 /// The places as files and lines, each file once.
@@ -120,84 +221,4 @@ pub(crate) fn derivation(report: &Report, places: &[At]) -> Derivation {
         lines.dedup();
     }
     all
-}
-
-/// The values while the source is read.
-struct Values<'a> {
-    schemas: &'a Schemas,
-    slots: Slots,
-    /// Where each word of `profile.packages` came from.
-    words: BTreeMap<String, At>,
-}
-
-impl<'a> Values<'a> {
-    fn new(schemas: &'a Schemas, node: &str) -> Self {
-        let own = Slot { value: node.to_owned(), places: Vec::new() };
-        let slots = Slots::from([(PROFILE.to_owned(), BTreeMap::from([("node".to_owned(), own)]))]);
-        Self { schemas, slots, words: BTreeMap::new() }
-    }
-
-    fn apply(&mut self, statement: Statement, at: At, report: &Report) -> Result<(), String> {
-        let Statement { component, resource, act } = statement;
-        let schema = self.schemas.get(&component);
-        let found = schema.and_then(|schema| schema.find(&resource));
-        if let (Some(schema), None) = (schema, found) {
-            return Err(schema.unknown(&component, &resource));
-        }
-        if component == PROFILE && resource == "packages" {
-            let brings = match &act {
-                Act::Assign(value) => value,
-                Act::Mutate(mutation) => mutation.brings(),
-            };
-            self.words.extend(split_words(brings).map(|word| (word.to_owned(), at)));
-        }
-        let old = self.slots.get(&component).and_then(|slots| slots.get(&resource));
-        let value = match act {
-            Act::Assign(value) => {
-                check_conflict(&component, &resource, old, &value, report)?;
-                value
-            }
-            Act::Mutate(_) if component == PROFILE && resource == "node" => {
-                return Err("profile.node is the name of the source file; remove this line".to_owned());
-            }
-            Act::Mutate(mutation) => {
-                let base = old.map_or_else(|| default(found, &resource), |slot| slot.value.clone());
-                mutation.apply(found.map_or(&Kind::String, |(_, entry)| &entry.kind), &base)?
-            }
-        };
-        let slot = self.slots.entry(component).or_default().entry(resource).or_default();
-        slot.value = value;
-        slot.places.insert(0, at);
-        Ok(())
-    }
-}
-
-/// Setting again what is set is only right if the value is the same.
-fn check_conflict(
-    component: &str,
-    resource: &str,
-    old: Option<&Slot>,
-    value: &str,
-    report: &Report,
-) -> Result<(), String> {
-    let Some(old) = old.filter(|old| old.value != value) else { return Ok(()) };
-    let Some(place) = old.places.first() else {
-        return Err("profile.node is the name of the source file; remove this line".to_owned());
-    };
-    Err(format!(
-        "{component}.{resource} is already {:?} by {}; to change it write !{component}.{resource} mSET({value})",
-        old.value,
-        report.place(*place)
-    ))
-}
-
-/// The schema's default for a flat name.
-pub(crate) fn default(found: Option<(&str, &crate::schema::Entry)>, resource: &str) -> String {
-    let Some((key, entry)) = found else { return String::new() };
-    if template::placeholders(key) != 1 {
-        return entry.default.clone();
-    }
-    let (head, tail) = key.split_once('$').unwrap_or((key, ""));
-    let tag = resource.get(head.len()..resource.len() - tail.len()).unwrap_or_default();
-    fill_default(&entry.default, tag).into_owned()
 }

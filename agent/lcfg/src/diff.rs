@@ -1,182 +1,150 @@
-//! What differs between two profiles of a node: resources by component, and packages. Who published what when, and
-//! from which lines, does not count.
+//! What differs between two profiles of a node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Component, PackageSpec, Profile};
 
-/// One thing that differs, with what it was and what it is; none where it was not there, or is not any more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// The resource's or the package's name.
-    pub name: String,
-    /// Before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub old: Option<String>,
-    /// Now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub new: Option<String>,
-}
-
-/// The differing resources of one component.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ComponentDiff {
-    /// The component.
-    pub component: String,
-    /// Its resources, by name.
-    pub resources: Vec<Difference>,
-}
-
-/// All that differs.
+/// What differs; stamps, derivations and the order of components do not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProfileDiff {
-    /// The components with differences, in the new profile's order; those that are gone come last.
-    pub components: Vec<ComponentDiff>,
-    /// Packages by name, their versions with flags.
-    pub packages: Vec<Difference>,
+pub struct Difference {
+    /// The components in which something differs, by name.
+    pub components: BTreeMap<String, Changes>,
+    /// The packages, as `name`, `name/arch` or either with `[context]` behind it, with their versions.
+    pub packages: Changes,
 }
 
-impl ProfileDiff {
-    /// Whether the profiles say the same.
+/// What was added, changed and removed, by name. The resources of one context are named `resource[context]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// The new ones with their values.
+    pub added: BTreeMap<String, String>,
+    /// The old and the new value.
+    pub changed: BTreeMap<String, (String, String)>,
+    /// Those that are gone, with the values they had.
+    pub removed: BTreeMap<String, String>,
+}
+
+impl Difference {
+    /// Compares two profiles.
+    pub fn between(old: &Profile, new: &Profile) -> Self {
+        let component = |profile: &Profile, name: &str| {
+            let found = profile.components.iter().find(|(known, _)| known == name);
+            found.map(|(_, component)| values(component)).unwrap_or_default()
+        };
+        let names: BTreeSet<&String> =
+            old.components.iter().chain(&new.components).map(|(name, _)| name).collect();
+        let all = names
+            .into_iter()
+            .map(|name| (name.clone(), Changes::between(component(old, name), &component(new, name))));
+        Self {
+            components: all.filter(|(_, changes)| !changes.is_empty()).collect(),
+            packages: Changes::between(packages(&old.packages), &packages(&new.packages)),
+        }
+    }
+
+    /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         self.components.is_empty() && self.packages.is_empty()
     }
 }
 
-/// What makes the new profile another one than the old.
-pub fn diff(old: &Profile, new: &Profile) -> ProfileDiff {
-    let find = |profile: &Profile, name: &str| {
-        profile.components.iter().find(|(known, _)| known == name).map(|(_, found)| values(found))
-    };
-    let gone = old.components.iter().filter(|(name, _)| find(new, name).is_none());
-    let components = new
-        .components
-        .iter()
-        .chain(gone)
-        .map(|(name, _)| ComponentDiff {
-            component: name.clone(),
-            resources: differences(
-                &find(old, name).unwrap_or_default(),
-                &find(new, name).unwrap_or_default(),
-            ),
-        })
-        .filter(|diff| !diff.resources.is_empty())
-        .collect();
-    ProfileDiff { components, packages: differences(&packages(old), &packages(new)) }
-}
-
-type Values = BTreeMap<String, String>;
-
-fn values(component: &Component) -> Values {
-    component.resources.iter().map(|(name, resource)| (name.clone(), resource.value.clone())).collect()
-}
-
-/// Versions by name; a foreign architecture and a context make it another package.
-fn packages(profile: &Profile) -> Values {
-    let name = |spec: &PackageSpec| {
-        let arch = spec.arch.as_deref().filter(|arch| !["amd64", "all"].contains(arch));
-        let arch = arch.map(|arch| format!(":{arch}")).unwrap_or_default();
-        let context = spec.context.as_deref().map(|text| format!("[{text}]")).unwrap_or_default();
-        format!("{}{arch}{context}", spec.name)
-    };
-    let version = |spec: &PackageSpec| {
-        let flags = spec.flags.as_deref().map(|flags| format!(":{flags}")).unwrap_or_default();
-        format!("{}{flags}", spec.debian_version().unwrap_or_else(|| "*".to_owned()))
-    };
-    profile.packages.iter().map(|spec| (name(spec), version(spec))).collect()
-}
-
-fn differences(old: &Values, new: &Values) -> Vec<Difference> {
-    let gone = old.keys().filter(|name| !new.contains_key(*name));
-    let mut all: Vec<Difference> = new
-        .keys()
-        .chain(gone)
-        .map(|name| Difference {
-            name: name.clone(),
-            old: old.get(name).cloned(),
-            new: new.get(name).cloned(),
-        })
-        .filter(|difference| difference.old != difference.new)
-        .collect();
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    all
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.old, &self.new) {
-            (Some(old), Some(new)) => write!(f, "{}: {old:?} becomes {new:?}", self.name),
-            (None, Some(new)) => write!(f, "{}: new, {new:?}", self.name),
-            (Some(old), None) => write!(f, "{}: gone, was {old:?}", self.name),
-            (None, None) => f.write_str(&self.name),
+impl Changes {
+    fn between(old: BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Self {
+        let mut changes = Self::default();
+        for (name, value) in new {
+            match old.get(name) {
+                None => drop(changes.added.insert(name.clone(), value.clone())),
+                Some(before) if before != value => {
+                    changes.changed.insert(name.clone(), (before.clone(), value.clone()));
+                }
+                Some(_) => {}
+            }
         }
+        changes.removed = old.into_iter().filter(|(name, _)| !new.contains_key(name)).collect();
+        changes
+    }
+
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, before: &str) -> fmt::Result {
+        for (name, value) in &self.removed {
+            writeln!(f, "- {before}{name} {value}")?;
+        }
+        for (name, (old, new)) in &self.changed {
+            writeln!(f, "- {before}{name} {old}\n+ {before}{name} {new}")?;
+        }
+        for (name, value) in &self.added {
+            writeln!(f, "+ {before}{name} {value}")?;
+        }
+        Ok(())
     }
 }
 
-/// A line for each resource, `COMPONENT.RESOURCE: …`, and for each package.
-impl fmt::Display for ProfileDiff {
+fn values(component: &Component) -> BTreeMap<String, String> {
+    let each = |name: &str| {
+        let named = |context: Option<&str>| {
+            context.map_or_else(|| name.to_owned(), |context| format!("{name}[{context}]"))
+        };
+        let all = component.all(name);
+        all.map(|found| (named(found.context.as_deref()), found.value.clone())).collect::<Vec<_>>()
+    };
+    component.names().into_iter().flat_map(each).collect()
+}
+
+fn packages(all: &[PackageSpec]) -> BTreeMap<String, String> {
+    let part = |sign: &str, part: &Option<String>, end: &str| {
+        part.as_ref().map(|text| format!("{sign}{text}{end}")).unwrap_or_default()
+    };
+    let line = |spec: &PackageSpec| {
+        let name = format!("{}{}{}", spec.name, part("/", &spec.arch, ""), part("[", &spec.context, "]"));
+        let version = spec.debian_version().unwrap_or_else(|| "*".to_owned());
+        (name, format!("{version}{}", part(":", &spec.flags, "")))
+    };
+    all.iter().map(line).collect()
+}
+
+/// One line for each: `- old`, `+ new`.
+impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for diff in &self.components {
-            for resource in &diff.resources {
-                writeln!(f, "{}.{resource}", diff.component)?;
-            }
+        for (name, changes) in &self.components {
+            changes.write(f, &format!("{name}."))?;
         }
-        for package in &self.packages {
-            match (&package.old, &package.new) {
-                (Some(old), Some(new)) => writeln!(f, "package {} {old} becomes {new}", package.name)?,
-                (None, Some(new)) => writeln!(f, "package {} {new} is added", package.name)?,
-                (old, _) => {
-                    writeln!(f, "package {} {} is removed", package.name, old.as_deref().unwrap_or("*"))?;
-                }
-            }
-        }
-        Ok(())
+        self.packages.write(f, "package ")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Kind, Resource};
+    use crate::{Sources, compile};
 
-    fn profile(resources: &[(&str, &str, &str)], packages: &[&str]) -> Profile {
-        let mut profile = Profile::default();
-        for (component, name, value) in resources {
-            let at = profile.components.iter().position(|(known, _)| known == component);
-            let at = at.unwrap_or_else(|| {
-                profile.components.push(((*component).to_owned(), Component::default()));
-                profile.components.len() - 1
-            });
-            let resource = Resource {
-                value: (*value).to_owned(),
-                kind: Kind::String,
-                derivation: vec![("somewhere".to_owned(), vec![profile.components.len() as u32])],
-                context: None,
-            };
-            profile.components[at].1.resources.insert((*name).to_owned(), resource);
-        }
-        profile.packages = packages.iter().map(|spec| spec.parse().expect("a specification")).collect();
-        profile
+    fn profile(source: &str) -> Profile {
+        let mut sources = Sources::new();
+        sources.insert("source/n", source);
+        let compiled = compile(&sources, "n", "").unwrap();
+        Profile::new(&compiled, compiled.wishes.to_vec(), crate::Published::default())
     }
 
     #[test]
-    fn what_differs_is_told_by_component_and_package() {
-        let old = profile(
-            &[("b", "x", "1"), ("b", "y", "2"), ("a", "z", "3"), ("gone", "q", "")],
-            &["less=668-1/amd64", "nano=8-1/amd64", "vim=9.1-1/amd64:b"],
-        );
+    fn what_differs_is_told_by_component() {
+        let old = profile("profile.components grub file old\nprofile.packages a=1 b=1:b\nold.r 1\n");
         let new = profile(
-            &[("b", "x", "1"), ("b", "y", "two"), ("b", "w", "4"), ("a", "z", "3")],
-            &["less=668-1/amd64", "vim=9.2-1/amd64:b", "jq=1.7-1/amd64"],
+            "profile.components grub file new\nprofile.packages a=2 c=1/i386[install]\nnew.r 1\ngrub.timeout 9\n\
+             grub.cmdline[install] x\n",
         );
+        let difference = Difference::between(&old, &new);
         assert_eq!(
-            diff(&old, &new).to_string(),
-            "b.w: new, \"4\"\nb.y: \"2\" becomes \"two\"\ngone.q: gone, was \"\"\n\
-             package jq 1.7-1 is added\npackage nano 8-1 is removed\npackage vim 9.1-1:b becomes 9.2-1:b\n"
+            difference.to_string(),
+            "- grub.timeout 1\n+ grub.timeout 9\n+ grub.cmdline[install] x\n+ new.r 1\n- old.r 1\n\
+             - profile.components grub file old\n+ profile.components grub file new\n\
+             - package b 1:b\n- package a 1\n+ package a 2\n+ package c/i386[install] 1\n"
         );
-        assert!(diff(&new, &new.clone()).is_empty());
+        assert!(Difference::between(&new, &new).is_empty());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::context::Contexts;
 use crate::resolve::Resolver;
 use crate::template::{self, MAX_DEPTH};
 use crate::values::{Component, Kind, Resource};
@@ -9,29 +10,33 @@ use crate::values::{Component, Kind, Resource};
 /// Resources of one component, counted once for each list that makes them.
 const MAX_MADE: usize = 100_000;
 
-/// Every component with its final resources.
-pub(crate) fn all(resolver: &mut Resolver) -> BTreeMap<String, Component> {
-    let names: BTreeSet<String> = resolver
-        .schemas
-        .components()
-        .chain(resolver.slots.keys().map(String::as_str))
-        .map(str::to_owned)
-        .collect();
-    names
-        .into_iter()
-        .map(|name| {
-            let mut expansion = Expansion {
-                resolver,
-                name: &name,
-                component: Component::default(),
-                path: Vec::new(),
-                made: 0,
-            };
-            expansion.run();
-            let component = expansion.component;
-            (name, component)
-        })
-        .collect()
+/// The components that have values, or that are named, with their final resources.
+pub(crate) fn all(resolver: &mut Resolver, listed: &BTreeSet<String>) -> BTreeMap<String, Component> {
+    let has_schema = |name: &&String| resolver.schemas.get(name).is_some();
+    let names: BTreeSet<String> =
+        listed.iter().filter(has_schema).chain(resolver.slots.keys()).cloned().collect();
+    let open = |name: String| {
+        let component = Component::default();
+        let mut expansion = Expansion { resolver, name: &name, component, path: Vec::new(), made: 0 };
+        expansion.run();
+        let component = expansion.component;
+        check_variants(resolver, &name, &component);
+        (name, component)
+    };
+    names.into_iter().map(open).collect()
+}
+
+/// Of the values for different contexts never two may hold at once; looked at as nodes live, and as they install.
+fn check_variants(resolver: &mut Resolver, name: &str, component: &Component) {
+    for resource in component.variants.keys() {
+        for contexts in [Contexts::none(), Contexts::install()] {
+            if let Err(what) = component.chosen(resource, &contexts) {
+                let at = resolver.place(name, resource);
+                resolver.problem(at, format!("{name}.{what}"));
+                break;
+            }
+        }
+    }
 }
 
 struct Expansion<'a, 'b> {
@@ -58,7 +63,9 @@ impl Expansion<'_, '_> {
             let owned = schema.is_some_and(|schema| {
                 schema.find(resource).is_some_and(|(key, _)| key.contains('$') && schema.is_owned(key))
             });
-            if !owned && !self.component.resources.contains_key(resource) {
+            let there = self.component.resources.contains_key(resource)
+                || self.component.variants.contains_key(resource);
+            if !owned && !there {
                 self.add(resource, &mut Vec::new());
             }
         }
@@ -71,18 +78,26 @@ impl Expansion<'_, '_> {
                 format!("the lists of {} make more than {MAX_MADE} resources; use fewer tags", self.name);
             return self.resolver.problem(self.resolver.place(self.name, resource), what);
         }
-        let Some(value) = self.resolver.value(self.name, resource) else { return };
-        let kind = self.resolver.kind(self.name, resource);
-        if kind == Kind::Integer && value.is_empty() {
-            return;
+        if let Some(value) = self.resolver.value(self.name, resource) {
+            let kind = self.resolver.kind(self.name, resource);
+            if kind != Kind::Integer || !value.is_empty() {
+                if let Kind::List(templates) = &kind {
+                    self.open(resource, templates, &value, tags);
+                }
+                let derivation = self.resolver.derivation(self.name, resource);
+                let made = Resource { value, kind, derivation, context: None };
+                self.component.resources.insert(resource.to_owned(), made);
+            }
         }
-        if let Kind::List(templates) = &kind {
-            self.open(resource, templates, &value, tags);
+        let variants = self.resolver.variants(self.name, resource);
+        for variant in &variants {
+            if let Kind::List(templates) = &variant.kind {
+                self.open(resource, templates, &variant.value, tags);
+            }
         }
-        let derivation = self.resolver.derivation(self.name, resource);
-        self.component
-            .resources
-            .insert(resource.to_owned(), Resource { value, kind, derivation, context: None });
+        if !variants.is_empty() {
+            self.component.variants.insert(resource.to_owned(), variants);
+        }
     }
 
     fn open(&mut self, list: &str, templates: &[String], value: &str, tags: &mut Vec<String>) {

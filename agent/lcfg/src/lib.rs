@@ -2,20 +2,25 @@
 //!
 //! Text goes in, values or [`Problem`](gatehouse_model::Problem)s come out; no file is opened here. What is
 //! covered of LCFG: include files and macros the way of `cpp -traditional`, assignments, mutations, references,
-//! tag lists, types, `.def` schemas, package lists with all prefixes, and the profile format 1.1. Not covered:
-//! contexts in sources, spanning maps, validation expressions and mutations written in Perl; each is refused
-//! with a problem that says so.
+//! contexts, tag lists, types, `.def` schemas with validation, spanning maps, package lists with all prefixes, and
+//! the profile format 1.1. Not covered: mutations written in Perl, which are refused with a problem that says so.
 #![forbid(unsafe_code)]
 
+mod assign;
 mod compile;
 mod context;
 mod cpp;
 mod diff;
 mod expand;
+mod fleet;
+mod glob;
+mod maps;
 mod mutate;
 mod packages;
+mod parallel;
 mod profile;
 pub mod publish;
+mod reference;
 mod report;
 mod resolve;
 mod schema;
@@ -23,11 +28,18 @@ mod sources;
 mod statement;
 mod template;
 mod values;
+mod why;
 mod xml;
 
-pub use compile::{Compiled, compile};
-pub use diff::{ComponentDiff, Difference, ProfileDiff, diff};
+pub use assign::Step;
+pub use compile::Compiled;
+pub use context::Contexts;
+pub use diff::{Changes, Difference};
+pub use fleet::{Fleet, Round, compile, told_once};
+pub use maps::Contributions;
 pub use packages::PackageSpec;
 pub use profile::{Profile, Published};
+pub use reference::reference;
 pub use sources::Sources;
 pub use values::{Component, Derivation, Kind, Resource};
+pub use why::{Value, Why};

@@ -29,7 +29,7 @@ const VERBS: [(&str, Verb, usize); 9] = [
 ];
 
 /// One mutation with its arguments.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mutation {
     name: &'static str,
     verb: Verb,
@@ -59,6 +59,11 @@ impl Mutation {
         } else {
             Err(format!("{name} takes {count} arguments, not {}; correct the call", arguments.len()))
         }
+    }
+
+    /// The mutation as a source writes it.
+    pub(crate) fn text(&self) -> String {
+        format!("{}({})", self.name, self.arguments.join(", "))
     }
 
     /// The texts that this may bring into a value.

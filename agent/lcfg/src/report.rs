@@ -1,5 +1,7 @@
 //! Where a line came from, and the problems found so far.
 
+use std::sync::Arc;
+
 use gatehouse_model::Problem;
 
 /// How many steps of an include chain are written out: those nearest the problem, and the source.
@@ -18,23 +20,39 @@ struct Opened {
     included: Option<At>,
 }
 
+/// The files that a report has opened; other reports can be laid over them, and know their places.
+#[derive(Debug, Default)]
+pub(crate) struct Files(Vec<Opened>);
+
 /// Every file opened by one compile, in order, and what is wrong in them.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
+    below: Arc<Files>,
     opened: Vec<Opened>,
     found: Vec<(At, String)>,
+    ready: Vec<Problem>,
 }
 
 impl Report {
+    /// A report that also knows the files which another one opened.
+    pub(crate) fn over(below: Arc<Files>) -> Self {
+        Self { below, ..Self::default() }
+    }
+
     /// Notes that a file is read, and the place that asked for it; the answer is the file's line 0.
     pub(crate) fn open(&mut self, name: impl Into<String>, included: Option<At>) -> At {
         self.opened.push(Opened { name: name.into(), included });
-        At { file: self.opened.len() - 1, line: 0 }
+        At { file: self.below.0.len() + self.opened.len() - 1, line: 0 }
+    }
+
+    fn opened(&self, at: At) -> &Opened {
+        let below = &self.below.0;
+        if at.file < below.len() { &below[at.file] } else { &self.opened[at.file - below.len()] }
     }
 
     /// The name under which the user knows the file.
     pub(crate) fn file(&self, at: At) -> &str {
-        &self.opened[at.file].name
+        &self.opened(at).name
     }
 
     /// `file:line`, or the file alone for line 0.
@@ -42,9 +60,14 @@ impl Report {
         if at.line == 0 { self.file(at).to_owned() } else { format!("{}:{}", self.file(at), at.line) }
     }
 
+    /// The includes that lead to this file, the nearest first.
+    fn includes(&self, at: At) -> impl Iterator<Item = At> {
+        std::iter::successors(self.opened(at).included, |from| self.opened(*from).included)
+    }
+
     /// How many includes lead to this file.
     pub(crate) fn depth(&self, at: At) -> usize {
-        std::iter::successors(self.opened[at.file].included, |from| self.opened[from.file].included).count()
+        self.includes(at).count()
     }
 
     /// Adds a problem.
@@ -52,16 +75,34 @@ impl Report {
         self.found.push((at, what.into()));
     }
 
-    /// Whether nothing is wrong so far.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.found.is_empty()
+    /// Adds problems that another report found.
+    pub(crate) fn problems(&mut self, ready: impl IntoIterator<Item = Problem>) {
+        self.ready.extend(ready);
     }
 
-    /// All problems, files in the order they were first opened, then by line; the same one only once.
-    pub(crate) fn into_problems(self) -> Vec<Problem> {
-        let first =
-            |at: At| self.opened.iter().position(|file| file.name == self.file(at)).unwrap_or(at.file);
-        let mut keyed: Vec<(usize, Problem)> = self
+    /// Whether nothing is wrong so far.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.found.is_empty() && self.ready.is_empty()
+    }
+
+    /// All problems, files in the order they were first opened, then by line; the same one only once. Those of
+    /// other reports come last.
+    pub(crate) fn into_problems(mut self) -> Vec<Problem> {
+        self.take_problems()
+    }
+
+    /// The files, for other reports to lie over.
+    pub(crate) fn into_files(self) -> Arc<Files> {
+        Arc::new(Files(self.opened))
+    }
+
+    /// The problems found since the last call, in the order of [`Report::into_problems`].
+    pub(crate) fn take_problems(&mut self) -> Vec<Problem> {
+        let first = |at: At| {
+            let own = self.opened.iter().position(|file| file.name == self.file(at));
+            own.map_or((1, at.file), |place| (0, place))
+        };
+        let mut keyed: Vec<((usize, usize), Problem)> = self
             .found
             .iter()
             .map(|(at, what)| {
@@ -70,8 +111,10 @@ impl Report {
             })
             .collect();
         keyed.sort_by_key(|(file, problem)| (*file, problem.line));
+        self.found.clear();
         let mut problems: Vec<Problem> = Vec::new();
-        for (_, problem) in keyed {
+        let ready = std::mem::take(&mut self.ready);
+        for problem in keyed.into_iter().map(|(_, problem)| problem).chain(ready) {
             if !problems.contains(&problem) {
                 problems.push(problem);
             }
@@ -83,14 +126,23 @@ impl Report {
     /// is only counted.
     fn chain(&self, at: At) -> String {
         let mut steps: Vec<String> =
-            std::iter::successors(self.opened[at.file].included, |from| self.opened[from.file].included)
-                .map(|from| format!("included from {}", self.place(from)))
-                .collect();
+            self.includes(at).map(|from| format!("{INCLUDED}{}", self.place(from))).collect();
         if steps.len() > LONGEST_CHAIN {
             let left_out = steps.len() - LONGEST_CHAIN;
             steps.splice(LONGEST_CHAIN - 1..steps.len() - 1, [format!("and {left_out} more")]);
         }
         if steps.is_empty() { String::new() } else { format!(" ({})", steps.join(", ")) }
+    }
+}
+
+/// What each step of an include chain begins with.
+const INCLUDED: &str = "included from ";
+
+/// A problem's text without its include chain: the same for every node that the file reaches.
+pub(crate) fn without_chain(what: &str) -> &str {
+    match what.rsplit_once(" (") {
+        Some((head, tail)) if tail.starts_with(INCLUDED) => head,
+        _ => what,
     }
 }
 
@@ -104,6 +156,8 @@ impl At {
 /// The candidate that differs from a name by at most two letters, for `did you mean`.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
+        // A letter is four bytes at most: what differs by more is not even measured.
+        .filter(|candidate| candidate.len().abs_diff(name.len()) <= 8)
         .map(|candidate| (distance(name, candidate), candidate))
         .filter(|(far, candidate)| *far <= 2 && *far < candidate.len())
         .min()

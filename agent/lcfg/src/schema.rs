@@ -3,24 +3,33 @@
 //! `@name %type` or `@name template_$ …` gives the type, `name default` the default. A component without a schema
 //! takes any resource, as a string. In the default of a template, `$` between `<%` and `%>` stands for the tag,
 //! and `<%$%>` is the tag itself.
+//!
+//! `@name %string(what is right): /pattern/` and `@name %integer: /pattern/` refuse values that do not fit the pattern
+//! (anywhere in the value; `^` and `$` bind it to the ends). `@name %publish: MAP` offers the value to other nodes,
+//! `@list %subscribe: MAP field_$ …` makes a list of the nodes that offer something there: see [`crate::maps`].
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+
+use gatehouse_model::Problem;
+use regex_lite::Regex;
 
 use crate::Sources;
 use crate::cpp::{self, Line, Texts};
-use crate::report::{At, Report, nearest};
+use crate::report::{At, Files, Report, nearest};
+use crate::sources::{Depends, Text, schema_key};
 use crate::template;
-use crate::values::{Kind, is_name, is_xml_char};
+use crate::values::{Kind, is_name, is_xml_char, split_type};
 
 macro_rules! built_in {
     ($($name:literal)*) => { [$(($name, include_str!(concat!("../defs/", $name, ".def")))),*] };
 }
 
 /// The schemas that come with this crate; a site's `defaults/<component>.def` goes on top.
-const BUILT_IN: [(&str, &str); 14] = built_in!(
-    "apt" "auth" "boot" "client" "file" "fstab" "grub" "hosts" "install" "kernel" "network" "ntp" "openssh" "profile"
+pub(crate) const BUILT_IN: [(&str, &str); 19] = built_in!(
+    "apt" "auth" "boot" "client" "cron" "dhclient" "dhcpd" "file" "fstab" "grub" "hosts" "install" "kernel" "network"
+    "nfs" "ntp" "openssh" "profile" "updaterpms"
 );
 
 /// What a schema says of one resource or template.
@@ -28,14 +37,61 @@ const BUILT_IN: [(&str, &str); 14] = built_in!(
 pub(crate) struct Entry {
     pub(crate) kind: Kind,
     pub(crate) default: String,
+    pub(crate) spans: Option<Spans>,
+    pub(crate) rule: Option<Rule>,
     /// The line that declares it, if the site's own schema does.
     pub(crate) at: Option<At>,
+}
+
+impl Entry {
+    /// Whether both mean the same, wherever they stand.
+    fn is_like(&self, other: &Self) -> bool {
+        let rule =
+            |entry: &Self| entry.rule.as_ref().map(|rule| (rule.pattern.clone(), rule.comment.clone()));
+        let one =
+            |entry: &Self| (entry.kind.clone(), entry.default.clone(), entry.spans.clone(), rule(entry));
+        one(self) == one(other)
+    }
+}
+
+/// What a resource has to do with a spanning map, whose name may hold references.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Spans {
+    Publish(String),
+    Subscribe(String),
+}
+
+/// A pattern that values must fit.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    regex: Regex,
+    pattern: String,
+    comment: String,
+}
+
+impl Rule {
+    pub(crate) fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
+    /// Says what is wrong with a value.
+    pub(crate) fn check(&self, value: &str) -> Result<(), String> {
+        if self.regex.is_match(value) {
+            return Ok(());
+        }
+        let hint = if self.comment.is_empty() { "a value that does" } else { &self.comment };
+        Err(format!("{value:?} does not fit /{}/; write {hint}", self.pattern))
+    }
 }
 
 /// One component's schema, by resource name or template.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Schema {
     pub(crate) entries: BTreeMap<String, Entry>,
+    /// The templates by the text before their first `_$`.
+    by_field: BTreeMap<String, Vec<String>>,
+    /// The templates that some list makes its tags' resources with.
+    owned: BTreeSet<String>,
 }
 
 impl Schema {
@@ -44,16 +100,35 @@ impl Schema {
         if let Some((key, entry)) = self.entries.get_key_value(name) {
             return Some((key, entry));
         }
-        let fits = self.entries.iter().filter(|(key, _)| key.contains('$') && template::matches(key, name));
-        let best = fits.max_by_key(|(key, _)| (template::field(key).len(), template::placeholders(key)));
-        best.map(|(key, entry)| (key.as_str(), entry))
+        // Of several templates that fit, the one with the longest field counts.
+        name.rmatch_indices('_').find_map(|(end, _)| {
+            let fits = |key: &&String| template::matches(key, name);
+            let key = self.by_field.get(&name[..end])?.iter().filter(fits);
+            let key = key.max_by_key(|key| template::placeholders(key))?;
+            self.entries.get_key_value(key).map(|(key, entry)| (key.as_str(), entry))
+        })
     }
 
     /// Whether some list makes its tags' resources with this template.
     pub(crate) fn is_owned(&self, template: &str) -> bool {
-        self.entries
-            .values()
-            .any(|entry| matches!(&entry.kind, Kind::List(all) if all.iter().any(|one| one == template)))
+        self.owned.contains(template)
+    }
+
+    /// The subscribed lists that make resources with this template.
+    pub(crate) fn subscriptions<'a>(&'a self, template: &'a str) -> impl Iterator<Item = &'a str> {
+        let makes = move |entry: &Entry| {
+            matches!(entry.spans, Some(Spans::Subscribe(_)))
+                && matches!(&entry.kind, Kind::List(all) if all.iter().any(|one| one == template))
+        };
+        let owned = self.is_owned(template);
+        let all = self.entries.iter().filter(move |(_, entry)| owned && makes(entry));
+        all.map(|(list, _)| list.as_str())
+    }
+
+    /// The resources that are offered to other nodes.
+    pub(crate) fn published(&self) -> impl Iterator<Item = &str> {
+        let offered = |entry: &Entry| matches!(entry.spans, Some(Spans::Publish(_)));
+        self.entries.iter().filter(move |(_, entry)| offered(entry)).map(|(name, _)| name.as_str())
     }
 
     /// What is wrong with a resource that is not here.
@@ -63,6 +138,11 @@ impl Schema {
             |near| format!("did you mean {component}.{near}?"),
         );
         format!("{component}.{name} is not in the component's schema; {hint}")
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        self.entries.len() == other.entries.len()
+            && self.entries.iter().zip(&other.entries).all(|(a, b)| a.0 == b.0 && a.1.is_like(b.1))
     }
 
     /// Reads a preprocessed `.def` on top of what is here.
@@ -76,8 +156,13 @@ impl Schema {
             Kind::List(templates) => templates.clone(),
             _ => Vec::new(),
         };
-        for template in self.entries.values().flat_map(of_lists).collect::<Vec<_>>() {
-            self.entries.entry(template).or_default();
+        self.owned = self.entries.values().flat_map(of_lists).collect();
+        for template in &self.owned {
+            self.entries.entry(template.clone()).or_default();
+        }
+        self.by_field.clear();
+        for key in self.entries.keys().filter(|key| key.contains('$')) {
+            self.by_field.entry(template::field(key).to_owned()).or_default().push(key.clone());
         }
     }
 
@@ -99,11 +184,16 @@ impl Schema {
                 "the default of {name} cannot name a tag; write $ in <%...%> for one-tag templates only"
             ));
         }
-        let kind = declares.then(|| declared(rest)).transpose()?;
+        let read = declares.then(|| declared(rest)).transpose()?;
+        if name.contains('$') && read.as_ref().is_some_and(|read| read.spans.is_some()) {
+            return Err(format!("{name} is a template; publish and subscribe with resources of one name"));
+        }
         let entry = self.entries.entry(name.to_owned()).or_default();
         entry.at = site.then_some(line.at);
-        match kind {
-            Some(kind) => entry.kind = kind,
+        match read {
+            Some(Entry { kind, spans, rule, .. }) => {
+                (entry.kind, entry.spans, entry.rule) = (kind, spans, rule);
+            }
             None => rest.clone_into(&mut entry.default),
         }
         Ok(())
@@ -111,18 +201,56 @@ impl Schema {
 }
 
 /// The type after `@name`: none that starts with `%` means a list and its templates.
-fn declared(text: &str) -> Result<Kind, String> {
-    let kind = if text.starts_with('%') {
-        Kind::parse(text)?
-    } else {
-        Kind::List(template::list(text.split_whitespace())?)
-    };
-    match kind {
-        Kind::Publish | Kind::Subscribe => {
-            Err(format!("%{kind}: spanning maps are not supported; write %string and a value"))
-        }
-        kind => Ok(kind),
+fn declared(text: &str) -> Result<Entry, String> {
+    let of_kind = |kind| Entry { kind, ..Entry::default() };
+    if !text.starts_with('%') {
+        return template::list(text.split_whitespace()).map(Kind::List).map(of_kind);
     }
+    let (name, comment, rest) = split_type(text)?;
+    match (name, rest.strip_prefix(':').map(str::trim)) {
+        ("publish", Some(map)) => {
+            let (map, more) = map_name(map)?;
+            if !more.is_empty() {
+                return Err(format!("{more:?} after the map; write %publish: MAP"));
+            }
+            Ok(Entry { spans: Some(Spans::Publish(map)), ..of_kind(Kind::Publish) })
+        }
+        ("subscribe", Some(map)) => {
+            let (map, templates) = map_name(map)?;
+            let kind = Kind::List(template::list(templates.split_whitespace())?);
+            Ok(Entry { spans: Some(Spans::Subscribe(map)), ..of_kind(kind) })
+        }
+        ("publish" | "subscribe", None) => {
+            Err(format!("%{name} needs a spanning map; write %{name}: hosts/all"))
+        }
+        ("string" | "integer", Some(pattern)) => {
+            let rule = Some(rule(pattern, comment)?);
+            Ok(Entry { rule, ..of_kind(Kind::parse(name)?) })
+        }
+        _ => Kind::parse(text).map(of_kind),
+    }
+}
+
+/// A map's name, which may hold references, and what follows it.
+fn map_name(text: &str) -> Result<(String, &str), String> {
+    let mut inside = false;
+    let end = text.char_indices().find(|(i, c)| {
+        inside = (inside || text[*i..].starts_with("<%")) && !text[..*i].ends_with("%>");
+        !inside && c.is_whitespace()
+    });
+    let (name, rest) = text.split_at(end.map_or(text.len(), |(end, _)| end));
+    if name.is_empty() {
+        return Err("the spanning map has no name; write one, such as hosts/all".to_owned());
+    }
+    Ok((name.to_owned(), rest.trim()))
+}
+
+fn rule(text: &str, comment: &str) -> Result<Rule, String> {
+    let pattern = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
+    let pattern = pattern
+        .ok_or_else(|| format!("{text:?} is not a pattern; write it between slashes, as /^[a-z]+$/"))?;
+    let regex = Regex::new(pattern).map_err(|error| format!("/{pattern}/ is not a pattern: {error}"))?;
+    Ok(Rule { regex, pattern: pattern.to_owned(), comment: comment.to_owned() })
 }
 
 /// Whether a default has a `$` in a reference.
@@ -151,41 +279,88 @@ pub(crate) fn fill_default<'a>(default: &'a str, tag: &str) -> Cow<'a, str> {
     Cow::Owned(out)
 }
 
-/// All schemas of one compile.
-#[derive(Debug)]
+/// All schemas of a site, made once for all its nodes.
+#[derive(Debug, Default)]
 pub(crate) struct Schemas {
-    all: BTreeMap<String, Cow<'static, Schema>>,
+    all: BTreeMap<String, Known>,
+    /// The files they were made of, for the reports of compiles to lie over.
+    pub(crate) files: Arc<Files>,
+    /// What was looked at to make them.
+    pub(crate) depends: Depends,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    schema: Cow<'static, Schema>,
+    /// The site's files it was made of.
+    read: BTreeSet<String>,
+    problems: Vec<Problem>,
 }
 
 impl Schemas {
     /// The built-in ones, and the site's on top of them.
-    pub(crate) fn load(texts: &mut Texts, report: &mut Report) -> Self {
-        let mut all: BTreeMap<String, Cow<'static, Schema>> =
-            built_in().iter().map(|(name, schema)| ((*name).to_owned(), Cow::Borrowed(schema))).collect();
-        let sources = texts.sources;
-        for (path, text) in sources.iter() {
+    pub(crate) fn load(sources: &Sources) -> Self {
+        let mut all: BTreeMap<String, Known> = BTreeMap::new();
+        for (name, schema) in built_in() {
+            let known = Known { schema: Cow::Borrowed(schema), ..Known::default() };
+            all.insert((*name).to_owned(), known);
+        }
+        let none = Text::new("");
+        let mut depends = Depends::default();
+        let mut report = Report::default();
+        for (path, _) in sources.iter() {
             let name = path.strip_prefix("defaults/").and_then(|name| name.strip_suffix(".def"));
             // Names such as ngeneric-1.def are for other schemas to include.
             let Some(name) = name.filter(|name| is_name(name)) else { continue };
-            texts.reads.insert(path.to_owned());
+            let mut texts = Texts::new(sources, &none);
+            let Some(text) = texts.open(path) else { continue };
             let at = report.open(format!("lcfg/{path}"), None);
-            let lines = cpp::preprocess(texts, report, at, text, &["defaults", "include"]);
-            all.entry(name.to_owned()).or_default().to_mut().read(&lines, true, report);
+            let lines = cpp::preprocess(&mut texts, &mut report, at, text, &["defaults", "include"]);
+            let known = all.entry(name.to_owned()).or_default();
+            known.schema.to_mut().read(&lines, true, &mut report);
+            known.problems = report.take_problems();
+            known.read.clone_from(&texts.depends.read);
+            depends.add(&texts.depends);
         }
-        Self { all }
+        Self { all, files: report.into_files(), depends }
     }
 
     pub(crate) fn get(&self, component: &str) -> Option<&Schema> {
-        self.all.get(component).map(AsRef::as_ref)
+        self.all.get(component).map(|known| known.schema.as_ref())
     }
 
-    /// The components that have a schema.
-    pub(crate) fn components(&self) -> impl Iterator<Item = &str> {
-        self.all.keys().map(String::as_str)
+    /// The schemas with their components' names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Schema)> {
+        self.all.iter().map(|(name, known)| (name.as_str(), known.schema.as_ref()))
+    }
+
+    /// What is wrong with a component's schema.
+    pub(crate) fn problems(&self, component: &str) -> &[Problem] {
+        self.all.get(component).map(|known| known.problems.as_slice()).unwrap_or_default()
+    }
+
+    /// What is wrong with any of them.
+    pub(crate) fn all_problems(&self) -> impl Iterator<Item = &Problem> {
+        self.all.values().flat_map(|known| &known.problems)
+    }
+
+    /// The site's files that a component's schema was made of.
+    pub(crate) fn read(&self, component: &str) -> impl Iterator<Item = &String> {
+        self.all.get(component).into_iter().flat_map(|known| &known.read)
+    }
+
+    /// The keys of the schemas that are not the same in both.
+    pub(crate) fn differences(&self, other: &Self) -> BTreeSet<String> {
+        let same = |name: &str| match (self.all.get(name), other.all.get(name)) {
+            (Some(a), Some(b)) => a.problems == b.problems && a.schema.is_like(&b.schema),
+            _ => false,
+        };
+        let names = self.all.keys().chain(other.all.keys());
+        names.filter(|name| !same(name)).map(|name| schema_key(name)).collect()
     }
 }
 
-fn built_in() -> &'static [(&'static str, Schema)] {
+pub(crate) fn built_in() -> &'static [(&'static str, Schema)] {
     static PARSED: OnceLock<Vec<(&'static str, Schema)>> = OnceLock::new();
     PARSED.get_or_init(|| {
         let mut report = Report::default();
@@ -194,11 +369,11 @@ fn built_in() -> &'static [(&'static str, Schema)] {
 }
 
 fn read_built_in(report: &mut Report) -> Vec<(&'static str, Schema)> {
-    let sources = Sources::new();
-    let mut texts = Texts { sources: &sources, site_header: "", reads: BTreeSet::new() };
+    let (sources, none) = (Sources::new(), Text::new(""));
+    let mut texts = Texts::new(&sources, &none);
     let mut read = |(name, text): (&'static str, &str)| {
         let at = report.open(format!("{name}.def"), None);
-        let lines = cpp::preprocess(&mut texts, report, at, text, &["defaults"]);
+        let lines = cpp::preprocess(&mut texts, report, at, &Text::new(text), &["defaults"]);
         let mut schema = Schema::default();
         schema.read(&lines, false, report);
         (name, schema)
@@ -259,9 +434,29 @@ mod tests {
         assert_eq!(schema.entries["quux"].kind, Kind::List(vec!["sub1_$".into(), "sub2_$".into()]));
         let (key, entry) = schema.find("sub1_x").unwrap();
         assert_eq!((key, fill_default(&entry.default, "x").as_ref()), ("sub1_$", "x-<%a.b_x%>"));
+        for good in ["@p %publish: <% a.b %>/x", "@s %subscribe: m p_$", "@r %string(a word): /^[a-z]+$/"] {
+            schema.line(&Line { at, text: good.to_owned() }, true).unwrap();
+        }
+        assert_eq!(schema.entries["p"].spans, Some(Spans::Publish("<% a.b %>/x".to_owned())));
+        assert_eq!(schema.entries["s"].spans, Some(Spans::Subscribe("m".to_owned())));
+        let rule = schema.entries["r"].rule.clone().unwrap();
+        assert_eq!(rule.check("x1").unwrap_err(), "\"x1\" does not fit /^[a-z]+$/; write a word");
+        assert!(rule.check("x").is_ok());
         assert!(schema.find("sub2").is_none());
         assert!(schema.unknown("c", "fou").contains("did you mean c.foo?"));
-        for bad in ["@foo %nonsense", "@foo bar", "fo-o 1", "@foo %publish", "x_$_$ <%$%>", "x \u{1}"] {
+        for bad in [
+            "@foo %nonsense",
+            "@foo bar",
+            "fo-o 1",
+            "@foo %publish",
+            "@foo %publish: a b",
+            "@a_$ %publish: m",
+            "@foo %subscribe:",
+            "@foo %string: x",
+            "@foo %string: /(/",
+            "x_$_$ <%$%>",
+            "x \u{1}",
+        ] {
             assert!(schema.line(&Line { at, text: bad.to_owned() }, true).is_err(), "{bad}");
         }
     }

@@ -1,18 +1,22 @@
-//! One line of a source: `component.resource value`, or `!component.resource mMACRO(...)`.
+//! One line of a source: `component.resource value`, or `!component.resource mMACRO(...)`; a context in brackets
+//! right behind the name (`component.resource[install] value`) makes it a value for that context alone.
 
+use crate::context;
 use crate::mutate::Mutation;
 use crate::values::{is_name, is_xml_char};
 
 /// What a line asks for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Statement {
     pub(crate) component: String,
     pub(crate) resource: String,
+    /// The context expression; none: for any context.
+    pub(crate) context: Option<String>,
     pub(crate) act: Act,
 }
 
 /// Setting a value, or changing the one there is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     Assign(String),
     Mutate(Mutation),
@@ -28,15 +32,14 @@ pub(crate) fn parse(text: &str) -> Result<Statement, String> {
         return Err(format!("{c:?} cannot stand in a profile; remove it"));
     }
     let (mutates, text) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest.trim_start()));
-    let end = text.find(char::is_whitespace).unwrap_or(text.len());
-    let (key, value) = (&text[..end], text[end..].trim());
-    if key.contains('[') {
-        return Err(format!("{key:?}: contexts in sources are not supported; use #if for what differs"));
-    }
+    let end = text.find(|c: char| c.is_whitespace() || c == '[').unwrap_or(text.len());
+    let (key, rest) = text.split_at(end);
     let name = key.split_once('.').filter(|(component, resource)| is_name(component) && is_name(resource));
     let Some((component, resource)) = name else {
         return Err(format!("{key:?} is not a resource; write component.resource and a value"));
     };
+    let (context, value) = bracketed(rest).map_err(|what| format!("{key}: {what}"))?;
+    let value = value.trim();
     let act = if mutates {
         Act::Mutate(Mutation::parse(value).map_err(|what| format!("!{key}: {what}"))?)
     } else {
@@ -47,7 +50,28 @@ pub(crate) fn parse(text: &str) -> Result<Statement, String> {
         }
         Act::Assign(value.to_owned())
     };
-    Ok(Statement { component: component.to_owned(), resource: resource.to_owned(), act })
+    Ok(Statement { component: component.to_owned(), resource: resource.to_owned(), context, act })
+}
+
+/// The context in brackets at the start, if there is one, and what follows.
+fn bracketed(text: &str) -> Result<(Option<String>, &str), String> {
+    let Some(inner) = text.strip_prefix('[') else { return Ok((None, text)) };
+    let mut quote = None;
+    let end = inner.find(|c: char| {
+        match quote {
+            Some(open) if open == c => quote = None,
+            None if matches!(c, '\'' | '"') => quote = Some(c),
+            _ => {}
+        }
+        quote.is_none() && c == ']'
+    });
+    let end = end.ok_or("the context has no ']'; close it")?;
+    let (expression, rest) = (inner[..end].trim(), &inner[end + 1..]);
+    if expression.is_empty() || !(rest.is_empty() || rest.starts_with(char::is_whitespace)) {
+        return Err("a context stands in brackets before a space; write [install] and the value".to_owned());
+    }
+    context::check(expression)?;
+    Ok((Some(expression.to_owned()), rest))
 }
 
 fn misplaced(text: &str) -> String {
@@ -76,19 +100,26 @@ mod tests {
         assert_eq!(read.act, Act::Assign("options bond0 mode=1".to_owned()));
         assert_eq!(parse("a.b").unwrap().act, Act::Assign(String::new()));
         assert!(matches!(parse("!a.b  mADD(x)").unwrap().act, Act::Mutate(_)));
+        let read = parse("a.b[ net='a ]' & !install ] x [y]").unwrap();
+        assert_eq!(read.context.as_deref(), Some("net='a ]' & !install"));
+        assert_eq!(read.act, Act::Assign("x [y]".to_owned()));
+        assert!(matches!(parse("!a.b[install]  mADD(x)").unwrap().act, Act::Mutate(_)));
         for (bad, hint) in [
             ("fstab", "write component.resource"),
             ("fstab.dis-ks x", "write component.resource"),
             ("1a.b x", "write component.resource"),
-            ("a.b[install] x", "contexts in sources"),
+            ("a.b[install x", "close it"),
+            ("a.b[] x", "write [install]"),
+            ("a.b[install]x", "write [install]"),
+            ("a.b[a=] x", "is not a context"),
             ("a.b mADD(x)", "write !a.b mADD(x)"),
-            ("!a.b x", "write !a.b"),
+            ("!a.b x", "is not a mutation"),
             (" #define A", "first column"),
             ("a.b \u{1}", "cannot stand in a profile"),
             ("#pragma LCFG context \"x\"", "package list"),
         ] {
             let what = parse(bad).unwrap_err();
-            assert!(what.contains(hint) || hint == "write !a.b", "{bad}: {what}");
+            assert!(what.contains(hint), "{bad}: {what}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Templates: `size_$` names one resource for every tag of a list.
 
+use crate::glob;
+
 /// More placeholders than this, or lists nested deeper, no client reads.
 pub(crate) const MAX_DEPTH: usize = 5;
 
@@ -12,7 +14,7 @@ pub(crate) fn list<'a>(templates: impl Iterator<Item = &'a str>) -> Result<Vec<S
 pub(crate) fn check(template: &str) -> Result<(), String> {
     let letters = template.starts_with(|c: char| c.is_ascii_alphabetic())
         && template.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$');
-    if !letters || !template.contains("_$") || template.contains("$$") {
+    if !letters || !template.contains("_$") || field(template).contains('$') || template.contains("$$") {
         return Err(format!(
             "{template:?} is not a template; write a name and _$ for each tag, such as size_$"
         ));
@@ -49,11 +51,15 @@ pub(crate) fn fill(template: &str, tags: &[String]) -> Option<String> {
     Some(name)
 }
 
-/// Whether the flat name could come from the template.
+/// Whether the flat name could come from the template: each tag is one character at least.
 pub(crate) fn matches(template: &str, name: &str) -> bool {
-    let Some((head, tail)) = template.split_once('$') else { return template == name };
-    let Some(rest) = name.strip_prefix(head) else { return false };
-    (1..=rest.len()).any(|len| rest.is_char_boundary(len) && matches(tail, &rest[len..]))
+    glob::matches(&template.replace('$', "?*"), name)
+}
+
+/// The tag that made a flat name from a template with one placeholder.
+pub(crate) fn tag<'a>(template: &str, name: &'a str) -> Option<&'a str> {
+    let (head, tail) = template.split_once('$').filter(|(_, tail)| !tail.contains('$'))?;
+    name.strip_prefix(head)?.strip_suffix(tail).filter(|tag| !tag.is_empty())
 }
 
 #[cfg(test)]
@@ -79,6 +85,9 @@ mod tests {
         assert!(!matches("b_$_$", "b_x"));
         assert!(!matches("size_$", "size_"));
         assert!(matches("size", "size"));
+        assert!(!matches("a_$_$_$_$_$x", &format!("a_{}", "_".repeat(50_000))));
+        assert_eq!(tag("size_$", "size_xvda1"), Some("xvda1"));
+        assert_eq!((tag("size_$", "size_"), tag("b_$_$", "b_x_y")), (None, None));
     }
 
     #[test]

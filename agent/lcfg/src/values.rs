@@ -1,9 +1,10 @@
 //! Resources, their types, and where their values came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fmt::Write as _;
 
+use crate::context::{self, Contexts};
 use crate::template;
 
 /// The files and lines that gave a value, the latest first; empty for a schema's default.
@@ -21,7 +22,7 @@ pub enum Kind {
     Boolean,
     /// Tags, and the templates that name each tag's own resources (`size_$`).
     List(Vec<String>),
-    /// Text offered to other nodes' profiles; comes only in profiles made elsewhere.
+    /// Text offered to other nodes' profiles.
     Publish,
     /// Text taken from other nodes' profiles; comes only in profiles made elsewhere.
     Subscribe,
@@ -30,10 +31,7 @@ pub enum Kind {
 impl Kind {
     /// Reads a type as schemas and `cfg:type` write it: `%boolean`, `string(why)`, `list: run_$ args_$`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let text = text.strip_prefix('%').unwrap_or(text);
-        let end = text.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(text.len());
-        let (name, rest) = text.split_at(end);
-        let rest = skip_comment(rest.trim_start())?;
+        let (name, _, rest) = split_type(text)?;
         if name == "list" {
             let templates = rest.strip_prefix(':').unwrap_or(rest).split_whitespace();
             return template::list(templates).map(Self::List);
@@ -73,20 +71,25 @@ impl Kind {
     }
 }
 
-/// Takes a leading `(comment)` off.
-fn skip_comment(text: &str) -> Result<&str, String> {
-    let Some(inner) = text.strip_prefix('(') else { return Ok(text) };
-    let (_, rest) = inner.split_once(')').ok_or("the type's comment has no ')'; close it".to_owned())?;
-    Ok(rest.trim_start())
+/// The name of a type, its comment, and what follows: `%string(why): rest`.
+pub(crate) fn split_type(text: &str) -> Result<(&str, &str, &str), String> {
+    let text = text.strip_prefix('%').unwrap_or(text);
+    let end = text.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let rest = rest.trim_start();
+    let Some(inner) = rest.strip_prefix('(') else { return Ok((name, "", rest)) };
+    let (comment, rest) = inner.split_once(')').ok_or("the type's comment has no ')'; close it")?;
+    Ok((name, comment.trim(), rest.trim_start()))
 }
 
 fn canonical_list(value: &str) -> Result<String, String> {
     let tags: Vec<&str> = value.split_whitespace().collect();
-    for (i, tag) in tags.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for tag in &tags {
         if !is_tag(tag) {
             return Err(format!("{tag:?} is not a tag; write only letters, digits and underscores"));
         }
-        if tags[..i].contains(tag) {
+        if !seen.insert(tag) {
             return Err(format!("the list has the tag {tag} twice; take one out"));
         }
     }
@@ -123,8 +126,45 @@ pub struct Resource {
 /// One component's resources, by flat name (`size_xvda1`).
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Component {
-    /// The resources.
+    /// The resources that hold in any context.
     pub resources: BTreeMap<String, Resource>,
+    /// Other values of resources, each with the context under which it holds; never an empty list.
+    pub variants: BTreeMap<String, Vec<Resource>>,
+}
+
+impl Component {
+    /// Every value of a resource: the one for any context first.
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &Resource> {
+        self.resources.get(name).into_iter().chain(self.variants.get(name).into_iter().flatten())
+    }
+
+    /// The names of all resources, sorted, each once.
+    pub(crate) fn names(&self) -> BTreeSet<&str> {
+        self.resources.keys().chain(self.variants.keys()).map(String::as_str).collect()
+    }
+
+    /// The value that holds in some contexts: that of the highest priority.
+    ///
+    /// # Errors
+    /// Two different values have that priority.
+    pub(crate) fn chosen(&self, name: &str, contexts: &Contexts) -> Result<Option<&Resource>, String> {
+        let mut best: Option<(i32, &Resource)> = None;
+        for resource in self.all(name) {
+            let priority = context::priority(resource.context.as_deref().unwrap_or_default(), contexts)?;
+            match best {
+                _ if priority < 0 => {}
+                Some((high, other)) if high == priority && other.value != resource.value => {
+                    return Err(format!(
+                        "{name} has the values {:?} and {:?} in the same contexts; make their contexts exclude each other",
+                        other.value, resource.value
+                    ));
+                }
+                Some((high, _)) if high >= priority => {}
+                _ => best = Some((priority, resource)),
+            }
+        }
+        Ok(best.map(|(_, resource)| resource))
+    }
 }
 
 /// Whether this can be the name of a component or resource.

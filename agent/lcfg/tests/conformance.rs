@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use gatehouse_lcfg::{Component, Kind, PackageSpec, Profile, Published, Resource};
+use gatehouse_lcfg::{Component, Contexts, Kind, PackageSpec, Profile, Published, Resource};
 use gatehouse_model as _;
 use proptest::prelude::*;
 use quick_xml as _;
+use regex_lite as _;
+use serde as _;
 
 fn document(components: &str, packages: &str) -> String {
     format!(
@@ -127,6 +129,38 @@ fn variants() {
     let got = component("<r>1</r><r cfg:context=\"!install\">2</r><s cfg:context=\"install\">3</s>").unwrap();
     assert_eq!((got.get("c", "r"), got.get("c", "s")), (Some("2"), None));
     refused(component("<r cfg:context=\"a=\">1</r>"), "is not a context");
+    refused(component("<r cfg:context=\"install\">1</r><r cfg:context=\"install\">2</r>"), "r is here twice");
+    refused(
+        component("<r cfg:context=\"!a\">1</r><r cfg:context=\"!b\">2</r>"),
+        "make their contexts exclude each other",
+    );
+}
+
+#[test]
+fn a_profile_in_contexts_has_what_holds_there() {
+    let text = document(
+        "<c><r>1</r><r cfg:context=\"install\">2</r><r cfg:context=\"net=home\">3</r><s cfg:context=\"install\">4</s></c>",
+        "<package><name>a</name><v>1</v></package><package cfg:context=\"install\"><name>a</name><v>2</v></package>\
+         <package cfg:context=\"!install\"><name>b</name><v>1</v></package>",
+    );
+    let profile = read(&text).unwrap();
+    let seen = |contexts: &str| {
+        let there = profile.in_contexts(&Contexts::parse(contexts).unwrap()).unwrap();
+        let packages: Vec<String> = there.packages.iter().map(ToString::to_string).collect();
+        let value = |name| there.get("c", name).unwrap_or("-").to_owned();
+        format!("{} {} {}", value("r"), value("s"), packages.join(" "))
+    };
+    assert_eq!(seen(""), "1 - a=1 b=1");
+    assert_eq!(seen("install=yes"), "2 4 a=2");
+    assert_eq!(seen("install=yes\nnet=home"), "3 4 a=2");
+    assert_eq!(seen("net=home"), "3 - a=1 b=1");
+    let clash = read(&text.replace("net=home", "net")).unwrap();
+    let both = Contexts::parse("net=yes").unwrap();
+    assert!(clash.in_contexts(&both).is_ok());
+    let clash =
+        read(&document("<c><r cfg:context=\"a\">1</r><r cfg:context=\"b | a\">2</r></c>", "")).unwrap();
+    let told = clash.in_contexts(&Contexts::parse("a=yes").unwrap()).unwrap_err();
+    assert!(told[0].what.contains("c.r has the values \"1\" and \"2\""), "{told:?}");
 }
 
 #[test]
@@ -169,7 +203,10 @@ fn lists_that_hold_each_other_are_all_written() {
         context: None,
     };
     let resources = [("s__z", list("x")), ("s_x", list("_z"))].map(|(name, list)| (name.to_owned(), list));
-    let components = vec![("a".to_owned(), Component { resources: resources.into_iter().collect() })];
+    let components = vec![(
+        "a".to_owned(),
+        Component { resources: resources.into_iter().collect(), ..Component::default() },
+    )];
     let profile = Profile { components, ..Profile::default() };
     let again = Profile::from_xml(&profile.to_xml()).expect("it reads");
     assert_eq!(again.components, profile.components);
@@ -177,8 +214,6 @@ fn lists_that_hold_each_other_are_all_written() {
 
 fn resource() -> impl Strategy<Value = Resource> {
     let derivation = prop::collection::vec(("[a-z/.]{1,8}", prop::collection::vec(1_u32..99, 0..3)), 0..3);
-    let context =
-        prop::option::of(prop::sample::select(vec!["install".to_owned(), "!net=\"a <b>\"".to_owned()]));
     let plain = "[ -~\\n\\t\\r\u{e9}\u{1f600}]{0,12}".prop_map(|value| (Kind::String, value));
     let integer = any::<i32>().prop_map(|value| (Kind::Integer, value.to_string()));
     let boolean = any::<bool>().prop_map(|value| (Kind::Boolean, if value { "yes" } else { "" }.to_owned()));
@@ -187,14 +222,28 @@ fn resource() -> impl Strategy<Value = Resource> {
     let list = (tags, templates).prop_map(|(tags, templates)| {
         (Kind::List(templates.into_iter().map(str::to_owned).collect()), tags.join(" "))
     });
-    (prop_oneof![plain, integer, boolean, list], derivation, context)
-        .prop_map(|((kind, value), derivation, context)| Resource { value, kind, derivation, context })
+    (prop_oneof![plain, integer, boolean, list], derivation)
+        .prop_map(|((kind, value), derivation)| Resource { value, kind, derivation, context: None })
+}
+
+/// Gives each variant a context of its own, of which none holds where none is set.
+fn in_contexts(all: BTreeMap<String, Vec<Resource>>) -> BTreeMap<String, Vec<Resource>> {
+    let contexts = ["install", "net=\"a <b>\" & !install"].map(|text| Some(text.to_owned()));
+    let each = |(name, variants): (String, Vec<Resource>)| {
+        let variants = variants.into_iter().zip(contexts.clone());
+        (name, variants.map(|(resource, context)| Resource { context, ..resource }).collect())
+    };
+    all.into_iter().map(each).collect()
 }
 
 fn profile() -> impl Strategy<Value = Profile> {
     let name = prop_oneof!["[a-z][a-z0-9]{0,4}", "(s|t|v)_(x|y|_z|3a)", "u_(x|y)_(x|_z|3a)",];
-    let component =
-        prop::collection::btree_map(name, resource(), 0..12).prop_map(|resources| Component { resources });
+    let variants = prop::collection::vec(resource(), 1..3);
+    let component = (
+        prop::collection::btree_map(name.clone(), resource(), 0..12),
+        prop::collection::btree_map(name, variants, 0..5),
+    )
+        .prop_map(|(resources, variants)| Component { resources, variants: in_contexts(variants) });
     let components = prop::collection::btree_map("[a-z][a-z0-9_]{0,6}", component, 0..4);
     let spec = (
         "[a-z][a-z0-9+.-]{0,6}",

@@ -1,16 +1,19 @@
 //! Whole sites compiled, and the profiles they give compared with what is on file.
 //!
-//! A case is a folder: `lcfg/` with exactly one `source/<node>`, perhaps `site.h`, and `expected.xml` or
-//! `expected.problems`. `BLESS=1` rewrites what is expected. `reference.xml`, where there is one, is a profile that
+//! A case is a folder: `lcfg/`, perhaps `site.h`, and for each `source/<node>` an `expected.xml` or
+//! `expected.problems`; where there are several nodes their names stand before: `<node>.xml`.
+//! `BLESS=1` rewrites what is expected. `reference.xml`, where there is one, is a profile that
 //! Edinburgh's own library reads, with the values that the sources must give.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gatehouse_lcfg::{Profile, Published, Sources, compile};
-use gatehouse_model as _;
+use gatehouse_lcfg::{Fleet, Profile, Published, Sources};
+use gatehouse_model::Problem;
 use proptest as _;
 use quick_xml as _;
+use regex_lite as _;
+use serde as _;
 
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -44,39 +47,49 @@ fn published() -> Published {
     }
 }
 
-/// The name of the expected file and what the case gives.
-fn outcome(case: &Path) -> (&'static str, String) {
+/// The names of the expected files and what the case gives.
+fn outcome(case: &Path) -> Vec<(String, String)> {
     let mut sources = Sources::new();
     read_all(&case.join("lcfg"), "", &mut sources);
-    let nodes: Vec<&str> = sources.iter().filter_map(|(path, _)| path.strip_prefix("source/")).collect();
-    let [node] = nodes[..] else { panic!("{} must have one source", case.display()) };
+    let nodes: Vec<String> =
+        sources.iter().filter_map(|(path, _)| path.strip_prefix("source/")).map(str::to_owned).collect();
     let header = fs::read_to_string(case.join("site.h")).unwrap_or_default();
-    match compile(&sources, node, &header) {
-        Ok(compiled) => {
-            let xml = Profile::new(&compiled, compiled.wishes.clone(), published()).to_xml();
-            ("expected.xml", xml)
-        }
-        Err(problems) => {
-            let lines: Vec<String> = problems.iter().map(|problem| format!("{problem}\n")).collect();
-            ("expected.problems", lines.concat())
-        }
-    }
+    let mut fleet = Fleet::new();
+    fleet.set_sources(sources);
+    fleet.set_nodes(nodes.iter().map(|node| (node.clone(), header.clone())));
+    fleet.set_programs([("local".to_owned(), "0123".to_owned())].into());
+    let round = fleet
+        .compile(|_, compiled| Ok(Profile::new(compiled, compiled.wishes.to_vec(), published()).to_xml()));
+    assert_eq!(round.len(), nodes.len());
+    let told = |(node, made): (String, Result<String, Vec<Problem>>)| {
+        let (ending, text) = match made {
+            Ok(xml) => ("xml", xml),
+            Err(problems) => {
+                let lines: Vec<String> = problems.iter().map(|problem| format!("{problem}\n")).collect();
+                ("problems", lines.concat())
+            }
+        };
+        (format!("{}.{ending}", if nodes.len() == 1 { "expected" } else { &node }), text)
+    };
+    round.into_iter().map(told).collect()
 }
 
 #[test]
 fn sites_give_what_is_on_file() {
     let bless = std::env::var_os("BLESS").is_some();
     let mut wrong = Vec::new();
-    for case in cases() {
-        let (name, got) = outcome(&case);
-        let file = case.join(name);
+    for (case, (name, got)) in cases().into_iter().flat_map(|case| {
+        let all = outcome(&case);
+        all.into_iter().map(move |one| (case.clone(), one))
+    }) {
+        let file = case.join(&name);
         if bless {
             fs::write(&file, &got).unwrap();
         }
         if fs::read_to_string(&file).unwrap_or_default() != got {
             wrong.push(format!("{} differs; now it is:\n{got}", file.display()));
         }
-        if name == "expected.xml" {
+        if got.starts_with("<?xml") {
             let again = Profile::from_xml(&got).map(|profile| profile.to_xml());
             assert_eq!(again.as_deref(), Ok(got.as_str()), "{}: reading and writing again", case.display());
         }
@@ -90,7 +103,7 @@ fn reference_profiles_have_the_values_of_the_sources() {
     for case in cases() {
         let Ok(text) = fs::read_to_string(case.join("reference.xml")) else { continue };
         let reference = Profile::from_xml(&text).unwrap();
-        let ours = Profile::from_xml(&outcome(&case).1).unwrap();
+        let ours = Profile::from_xml(&outcome(&case)[0].1).unwrap();
         for (name, component) in &reference.components {
             for resource in component.resources.keys() {
                 let (want, got) = (reference.get(name, resource), ours.get(name, resource));
@@ -104,4 +117,19 @@ fn reference_profiles_have_the_values_of_the_sources() {
         seen += 1;
     }
     assert!(seen > 0);
+}
+
+#[test]
+fn the_reference_is_what_the_schemas_say() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference.md");
+    let got = gatehouse_lcfg::reference();
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&file, &got).unwrap();
+    }
+    assert_eq!(
+        fs::read_to_string(&file).unwrap_or_default(),
+        got,
+        "{} differs; BLESS=1 accepts it",
+        file.display()
+    );
 }

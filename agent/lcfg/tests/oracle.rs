@@ -7,6 +7,8 @@ use gatehouse_lcfg::{Sources, compile};
 use gatehouse_model as _;
 use proptest as _;
 use quick_xml as _;
+use regex_lite as _;
+use serde as _;
 
 const TEXT: &str = r#"#define FOO foo
 #define F(a,b) <a|b|"a">

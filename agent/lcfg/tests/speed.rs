@@ -6,6 +6,8 @@ use gatehouse_lcfg::{Sources, compile};
 use gatehouse_model as _;
 use proptest as _;
 use quick_xml as _;
+use regex_lite as _;
+use serde as _;
 
 #[test]
 fn a_small_node_compiles_well_below_a_millisecond() {

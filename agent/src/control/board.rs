@@ -9,7 +9,8 @@ use gatehouse_model::site::Node;
 use gatehouse_model::{Event, NodeName, Site, State};
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{Ack, PhaseTime};
+use super::keeping::{ProfileStatus, Seen};
+use crate::wire::{Ack, Milestone, PhaseTime};
 
 /// How many events the board remembers for those who look later.
 const REMEMBERED: usize = 500;
@@ -50,6 +51,9 @@ pub struct NodeStatus {
     /// What is going on or went wrong.
     #[serde(default)]
     pub message: String,
+    /// How it stands to its profile.
+    #[serde(default)]
+    pub profile: ProfileStatus,
 }
 
 /// The whole board at one moment; also `/status.json` and `gatectl status --json`.
@@ -188,8 +192,30 @@ impl Board {
         self.changed.notify_all();
     }
 
-    /// Puts a node's acknowledgement on the board; whoever waits for it is woken.
+    /// Looks at how a node stands to its profile, or changes it. Nobody is woken: a thousand nodes ask for changes
+    /// all the time.
+    pub fn of_profile(&self, node: &NodeName, look: impl FnOnce(&mut ProfileStatus)) {
+        if let Some(status) = self.lock().nodes.iter_mut().find(|status| status.name == *node) {
+            look(&mut status.profile);
+        }
+    }
+
+    /// Puts a node's acknowledgement on the board. Whoever waits for a step of its life is woken; how it applied its
+    /// profile stands with the node.
     pub fn acknowledge(&self, node: &NodeName, ack: Ack) {
+        let seen = Seen { etag: ack.profile.clone(), at: now_millis() };
+        if ack.milestone == Milestone::Applied {
+            return self.of_profile(node, |profile| {
+                // Said again, as after a node's start, it changes nothing of what was done.
+                let again = profile.acknowledged.as_ref().is_some_and(|old| old.etag == seen.etag);
+                profile.acknowledged = Some(seen);
+                profile.failed = ack.failed;
+                if !again || !ack.changed.is_empty() || !ack.packages.is_none() {
+                    (profile.changed, profile.packages) = (ack.changed, ack.packages);
+                }
+            });
+        }
+        self.of_profile(node, |profile| profile.fetched = Some(seen));
         self.lock().acks.entry(node.clone()).or_default().push(ack);
         self.changed.notify_all();
     }
@@ -225,6 +251,7 @@ fn absent(node: &Node) -> NodeStatus {
         install_seconds: None,
         phases: Vec::new(),
         message: String::new(),
+        profile: ProfileStatus::default(),
     }
 }
 

@@ -296,6 +296,7 @@ fn render_event(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::keeping::ProfileStatus;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -312,6 +313,7 @@ mod tests {
             install_seconds: seconds,
             phases: Vec::new(),
             message: message.to_owned(),
+            profile: ProfileStatus::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod board;
 mod console;
 pub mod ctl;
+pub mod keeping;
 mod site;
 pub mod socket;
 

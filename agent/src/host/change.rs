@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use gatehouse_lcfg::{Profile, ProfileDiff, diff};
+use gatehouse_lcfg::{Difference, Profile};
 use gatehouse_model::site::Node;
 use gatehouse_model::{NodeName, Problem, Site};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub enum Fate {
         /// Why its VM starts again, each with the old and the new value.
         restarts: Vec<String>,
         /// What its client will change.
-        profile: ProfileDiff,
+        profile: Difference,
     },
 }
 
@@ -67,8 +67,10 @@ pub fn compare(
         problems.extend(bound(before, node));
         let none = Profile::default();
         let profile = |of: &ProfilesOf| of.get(&node.name).cloned();
-        let profile =
-            diff(&profile(old_profiles).unwrap_or(none.clone()), &profile(new_profiles).unwrap_or(none));
+        let profile = Difference::between(
+            &profile(old_profiles).unwrap_or(none.clone()),
+            &profile(new_profiles).unwrap_or(none),
+        );
         let restarts = restarts(before, node);
         if !restarts.is_empty() || !profile.is_empty() {
             nodes.push((node.name.clone(), Fate::Changed { restarts, profile }));

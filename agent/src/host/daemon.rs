@@ -16,7 +16,6 @@ use crate::host::consoles;
 use crate::host::keeper::{Keeper, KeeperMeans};
 use crate::host::lifecycle::{Lifecycle, Means};
 use crate::paths::Paths;
-use crate::server::closure::Closures;
 use crate::server::tokens::Tokens;
 use crate::server::{Server, ServerConfig};
 use crate::vmm::uml::Uml;
@@ -79,19 +78,19 @@ pub fn serve(
         consoles::follow(Arc::clone(&board), issue.clone());
     }
     let driver = driver(&site, paths)?;
+    let ack = SocketAddr::from((Ipv4Addr::UNSPECIFIED, site.server.ack_port));
     let current = Arc::new(Current::new(site, lock));
     let tokens = Arc::new(Tokens::new());
-    let closures = Arc::new(Closures::new(paths, &depot.pool.suite));
     let server = board.phase("server", || {
         Server::start(ServerConfig {
             current: Arc::clone(&current),
-            closures: Arc::clone(&closures),
             paths: paths.clone(),
             depot: depot.clone(),
             board: Arc::clone(&board),
             tokens: Arc::clone(&tokens),
             http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, HTTP_PORT)),
             tls: SocketAddr::from((Ipv4Addr::UNSPECIFIED, LCFG_SERVER_PORT)),
+            ack,
         })
     })?;
     let authority = server.authority_pem();
@@ -108,7 +107,7 @@ pub fn serve(
         current,
         paths: paths.clone(),
         board: Arc::clone(&board),
-        closures,
+        closures: server.closures(),
         lifecycle: Arc::clone(&lifecycle),
         agent: std::env::current_exe().doing(|| "finding this program's own file")?,
     });

@@ -1,14 +1,16 @@
 //! A site that somebody proposes for this machine: its files read and checked as a whole, every node compiled, before
 //! anything of it counts.
 
-use gatehouse_lcfg::{Profile, Sources, publish};
-use gatehouse_model::{Lock, NodeName, Problem, Site};
+use gatehouse_lcfg::publish::{self, Made};
+use gatehouse_lcfg::{Profile, Published, Round, Sources, told_once};
+use gatehouse_model::{Digest, Lock, NodeName, Problem, Site};
 
 use super::change::{Change, ProfilesOf, compare};
 use super::import::SiteFiles;
 use super::lifecycle::Lifecycle;
 use crate::current::SiteState;
 use crate::server::closure::Closures;
+use crate::server::is_component;
 use crate::vmm;
 
 /// A site that can be taken up.
@@ -58,12 +60,16 @@ pub fn check(mut files: SiteFiles, against: Against<'_>) -> Result<Proposal, Vec
         .flat_map(|node| vmm::check(driver.capabilities(), driver.kind(), node))
         .map(|lack| Problem::at("site.toml", 0, lack))
         .collect();
-    let profiles = compile_all(&site, &lock, &sources, against.closures, &mut problems);
-    // What does not compile any more is told by the other side; here it is as good as empty.
+    let new = compile_all(&site, &lock, &files, sources, against.closures);
+    problems.extend(told_once(
+        new.iter().filter_map(|(node, made)| Some((&**node, made.as_ref().err()?.as_slice()))),
+    ));
+    // What does not compile any more was told when it was changed; here it is as good as empty.
     let old_sources = read_sources(against.files).unwrap_or_default();
-    let old = compile_all(&against.now.site, &against.now.lock, &old_sources, against.closures, &mut vec![]);
+    let old = compile_all(&against.now.site, &against.now.lock, against.files, old_sources, against.closures);
+    let (old, new) = differing(&old, &new);
     let kept = |node: &NodeName| against.lifecycle.has_disks(node);
-    match compare((&against.now.site, &old), (&site, &profiles), kept) {
+    match compare((&against.now.site, &old), (&site, &new), kept) {
         Ok(change) if problems.is_empty() => Ok(Proposal { files, site, lock, change }),
         Ok(_) => Err(sorted(problems)),
         Err(more) => {
@@ -117,33 +123,40 @@ fn text<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Vec<Problem>> {
     })
 }
 
-/// The profiles of all nodes that compile; what is wrong with the others goes to the problems.
+/// Compiles all nodes as the install server does.
 fn compile_all(
     site: &Site,
     lock: &Lock,
-    sources: &Sources,
+    files: &SiteFiles,
+    sources: Sources,
     closures: &Closures,
-    problems: &mut Vec<Problem>,
-) -> ProfilesOf {
-    let mut profiles = ProfilesOf::new();
-    for node in &site.nodes {
-        match compile(site, lock, sources, closures, node.name.as_str()) {
-            Ok(profile) => drop(profiles.insert(node.name.clone(), profile)),
-            Err(more) => problems.extend(more),
-        }
-    }
-    profiles
+) -> Round<Made> {
+    let mut fleet = publish::fleet(site, sources);
+    let program = |(name, bytes): (&String, &Vec<u8>)| {
+        Some((is_component(name)?.to_owned(), Digest::of(bytes).to_string()))
+    };
+    fleet.set_programs(files.iter().filter_map(program).collect());
+    let solve = |wishes: &[String]| publish::locked(lock, wishes).or_else(|_| closures.of(wishes));
+    let sections = publish::Closures::default();
+    fleet.compile(|_, compiled| publish::make(compiled, &sections, &solve))
 }
 
-fn compile(
-    site: &Site,
-    lock: &Lock,
-    sources: &Sources,
-    closures: &Closures,
-    node: &str,
-) -> Result<Profile, Vec<Problem>> {
-    let compiled = publish::compile_node(site, sources, node)?;
-    let packages = closures.packages(&compiled, lock, node)?;
-    let stamp = publish::stamp(site, site.epoch, format!("lcfg/source/{node}"));
-    Ok(Profile::new(&compiled, packages, stamp))
+/// The profiles of the nodes that differ, before and after: a site has a thousand nodes, and a change reaches a few.
+fn differing(old: &Round<Made>, new: &Round<Made>) -> (ProfilesOf, ProfilesOf) {
+    let (mut before, mut after) = (ProfilesOf::new(), ProfilesOf::new());
+    for (name, now) in new {
+        let (Ok(node), Ok(now)) = (name.parse::<NodeName>(), now) else { continue };
+        let was = old.get(name).and_then(|made| made.as_ref().ok());
+        if was.is_some_and(|was| was.components == now.components && was.packages == now.packages) {
+            continue;
+        }
+        before.extend(was.and_then(profile).map(|profile| (node.clone(), profile)));
+        after.extend(profile(now).map(|profile| (node, profile)));
+    }
+    (before, after)
+}
+
+fn profile(made: &Made) -> Option<Profile> {
+    let (front, tail) = publish::envelope(&Published::default());
+    Profile::from_xml(&[&front, &*made.components, &made.packages.xml, &tail].concat()).ok()
 }

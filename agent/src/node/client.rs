@@ -6,21 +6,21 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatehouse_model::{Depot, Doing as _, Fault, NodeName};
+use gatehouse_model::{Depot, Digest, Doing as _, Exit, Fault, Mac, NodeName};
 use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
 use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body};
 
-use crate::wire::{Ack, EnrolAnswer, EnrolRequest, POOL_KEY_PATH};
+use crate::wire::{Ack, EnrolAnswer, EnrolRequest, POOL_KEY_PATH, Passport};
 
 /// Longest time without a single byte before a connection is given up.
 const SILENCE: Duration = Duration::from_secs(20);
 /// Longest answer that is read into memory: profiles with thousands of packages stay far below.
 const LONGEST: u64 = 64 << 20;
 
-/// Which server a node listens to; also `/etc/gatehouse/node.json` on the installed node.
+/// Who a node is and which server it listens to; also `/etc/gatehouse/node.json` on the installed node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Home {
     /// The install server's address.
@@ -31,6 +31,26 @@ pub struct Home {
     pub node: NodeName,
     /// The site's domain.
     pub domain: String,
+    /// The node's hardware address.
+    pub mac: Mac,
+    /// The node's address.
+    pub address: Ipv4Addr,
+    /// Prefix length of the site's network.
+    pub prefix: u8,
+}
+
+impl From<&Passport> for Home {
+    fn from(passport: &Passport) -> Self {
+        Self {
+            server: passport.server,
+            authority: passport.authority.clone(),
+            node: passport.node.clone(),
+            domain: passport.domain.clone(),
+            mac: passport.mac,
+            address: passport.address,
+            prefix: passport.prefix,
+        }
+    }
 }
 
 /// A node's certificate and the key it was made for, both PEM.
@@ -62,6 +82,8 @@ pub struct Fetched {
 #[derive(Clone, Debug)]
 pub struct Client {
     home: Home,
+    plain: String,
+    secure: String,
     agent: Agent,
 }
 
@@ -93,7 +115,15 @@ impl Client {
             .input_buffer_size(1 << 20)
             .build()
             .new_agent();
-        Ok(Self { home: home.clone(), agent })
+        let (plain, secure) = (format!("http://{}", home.server), format!("https://{}", home.server));
+        Ok(Self { home: home.clone(), plain, secure, agent })
+    }
+
+    /// The same for a server at other ports than a host's.
+    #[cfg(test)]
+    #[must_use]
+    pub fn at(self, http: std::net::SocketAddr, tls: std::net::SocketAddr) -> Self {
+        Self { plain: format!("http://{http}"), secure: format!("https://{tls}"), ..self }
     }
 
     /// The install server's address.
@@ -102,7 +132,7 @@ impl Client {
     }
 
     fn tls(&self, path: &str) -> String {
-        format!("https://{}{path}", self.home.server)
+        format!("{}{path}", self.secure)
     }
 
     /// Waits until the server answers at all; the first packets of a new bridge port are lost.
@@ -110,7 +140,7 @@ impl Client {
     /// # Errors
     /// It does not in this time; the fault has what the last attempt met.
     pub fn wait_for_server(&self, at_most: Duration) -> Result<(), Fault> {
-        let url = format!("http://{}/healthz", self.home.server);
+        let url = format!("{}/healthz", self.plain);
         let begun = Instant::now();
         let mut pause = Duration::from_millis(100);
         loop {
@@ -149,7 +179,9 @@ impl Client {
         let answer: EnrolAnswer =
             serde_json::from_str(&text).doing(|| "reading the answer to the enrolment")?;
         let credentials = Credentials { certificate: answer.certificate, key: key.serialize_pem() };
-        Ok((Self::new(&self.home, Some(&credentials))?, credentials))
+        let known = Self::new(&self.home, Some(&credentials))?;
+        let (plain, secure) = (self.plain.clone(), self.secure.clone());
+        Ok((Self { plain, secure, ..known }, credentials))
     }
 
     /// The node's profile.
@@ -157,12 +189,54 @@ impl Client {
     /// # Errors
     /// The server has none for this node, or cannot be reached.
     pub fn profile(&self) -> Result<Fetched, Fault> {
+        let fetched = self.newer_profile("")?;
+        fetched.ok_or_else(|| {
+            Fault::new("the server says that nothing has changed, and nothing was there before")
+        })
+    }
+
+    /// The node's profile, unless it is still the version with this ETag (without quotation marks).
+    ///
+    /// # Errors
+    /// As [`Client::profile`].
+    pub fn newer_profile(&self, known: &str) -> Result<Option<Fetched>, Fault> {
         let url = self.tls(&format!("/profiles/{}/{}/XML/profile.xml", self.home.domain, self.home.node));
         let work = || {
-            let answer = self.agent.get(&url).call()?;
+            let mut request = self.agent.get(&url);
+            if !known.is_empty() {
+                request = request.header("if-none-match", format!("\"{known}\""));
+            }
+            let answer = request.call()?;
+            if answer.status().as_u16() == 304 {
+                return Ok(None);
+            }
             let etag = answer.headers().get("etag").and_then(|etag| etag.to_str().ok()).unwrap_or_default();
             let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
-            Ok::<_, Fault>(Fetched { etag, xml: good(answer, LONGEST)? })
+            Ok::<_, Fault>(Some(Fetched { etag, xml: good(answer, LONGEST)? }))
+        };
+        work().doing(|| format!("fetching {url}"))
+    }
+
+    /// The program of a component that the node's profile names by this digest.
+    ///
+    /// # Errors
+    /// The server does not give it to this node, or what comes has another digest.
+    pub fn program(&self, digest: &Digest) -> Result<Vec<u8>, Fault> {
+        let url = self.tls(&format!("/components/{digest}"));
+        let work = || {
+            let answer = self.agent.get(&url).call()?;
+            if !answer.status().is_success() {
+                good(answer, 1 << 16)?;
+                return Err(Fault::new("the server has no such program"));
+            }
+            let bytes = answer.into_body().into_with_config().limit(LONGEST).read_to_vec()?;
+            let found = Digest::of(&bytes);
+            if found == *digest {
+                return Ok(bytes);
+            }
+            Err(Fault::new(format!("its digest is {found}"))
+                .help("the program was changed on its way or while it was read; it is fetched again later")
+                .exit(Exit::Mismatch))
         };
         work().doing(|| format!("fetching {url}"))
     }
@@ -220,7 +294,7 @@ impl Client {
     /// # Errors
     /// The server cannot be reached, has no such file, or does not begin where it was asked to.
     pub fn depot_file(&self, path: &str, from: u64) -> Result<impl Read + Send + use<>, Fault> {
-        let url = format!("http://{}/{path}", self.home.server);
+        let url = format!("{}/{path}", self.plain);
         let work = || {
             let mut request = self.agent.get(&url);
             if from > 0 {

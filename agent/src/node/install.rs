@@ -9,12 +9,15 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use gatehouse_lcfg::Profile;
+use gatehouse_lcfg::{Contexts, Profile};
 use gatehouse_model::{Doing as _, Fault, State};
 
 use crate::node::client::{Client, Credentials, Fetched, Home};
-use crate::node::configure::Configuration;
+use crate::node::component::{self, Means};
+use crate::node::configure;
 use crate::node::disks::{self, Made};
+use crate::node::keep::journal::Journal;
+use crate::node::keep::plan;
 use crate::node::machine;
 use crate::node::method::{Method, steps};
 use crate::node::packages;
@@ -86,10 +89,12 @@ struct Install<'a> {
     target: Target,
     phases: Vec<PhaseTime>,
     made: Vec<Made>,
+    journal: Journal,
 }
 
 /// What the server said: who this node is, and what it shall be.
 struct Orders {
+    home: Home,
     client: Client,
     own: Credentials,
     fetched: Fetched,
@@ -101,7 +106,8 @@ impl<'a> Install<'a> {
     fn new(passport: &'a Passport, teller: &'a mut Teller) -> Self {
         let boot = PhaseTime { phase: "boot".into(), seconds: machine::uptime() };
         let target = Target::new(Path::new(TARGET));
-        Self { passport, teller, target, phases: vec![boot], made: Vec::new() }
+        let journal = Journal::open(&target);
+        Self { passport, teller, target, phases: vec![boot], made: Vec::new(), journal }
     }
 
     fn run(&mut self) -> Result<(), Fault> {
@@ -118,10 +124,9 @@ impl<'a> Install<'a> {
         self.target.release()?;
         let root = self.made.iter().find(|part| part.wanted.point == "/");
         let ack = Ack {
-            milestone: Milestone::Installed,
-            profile: orders.fetched.etag.clone(),
             root: root.map(|part| format!("PARTUUID={}", part.part_uuid)),
             phases: self.phases.clone(),
+            ..Ack::new(Milestone::Installed, &orders.fetched.etag)
         };
         let seconds = machine::uptime();
         self.teller.say("install", State::Succeeded, None, &format!("{seconds:.1} s since power on"));
@@ -141,12 +146,7 @@ impl<'a> Install<'a> {
     }
 
     fn enrol(&mut self) -> Result<Orders, Fault> {
-        let home = Home {
-            server: self.passport.server,
-            authority: self.passport.authority.clone(),
-            node: self.passport.node.clone(),
-            domain: self.passport.domain.clone(),
-        };
+        let home = Home::from(self.passport);
         let stranger = Client::new(&home, None)?;
         stranger.wait_for_server(SERVER_WAIT)?;
         let (client, own) = stranger.enrol(&self.passport.token)?;
@@ -154,33 +154,34 @@ impl<'a> Install<'a> {
         let fetched = client.profile()?;
         let profile =
             Profile::from_xml(&fetched.xml).map_err(Fault::of_problems).doing(|| "reading the profile")?;
+        let profile = profile.in_contexts(&Contexts::install()).map_err(Fault::of_problems)?;
         let steps = steps(&profile)?;
-        Ok(Orders { client, own, fetched, profile, steps })
+        Ok(Orders { home, client, own, fetched, profile, steps })
     }
 
     fn step(&mut self, orders: &Orders, method: &Method) -> Result<(), Fault> {
         let target = self.target.clone();
-        let configuration =
-            Configuration { profile: &orders.profile, target: &target, passport: self.passport };
+        let Orders { home, client, profile, .. } = orders;
+        let means = Means { profile, home, target: &target, client };
         match method {
             Method::Disks => {
-                self.made = disks::prepare(&orders.profile, target.root())?;
+                self.made = disks::prepare(profile, target.root())?;
+                self.journal = Journal::open(&target);
                 Ok(())
             }
             Method::Packages => {
-                packages::put(&orders.client, &orders.profile.packages, &target, self.teller)?;
-                configuration.identity(&self.made)?;
+                packages::put(client, &profile.packages, &target, self.teller)?;
+                configure::identity(&target, &self.made)?;
+                self.journal.applied("fstab", plan::digest(profile, "fstab"))?;
                 target.bind()
             }
-            Method::Network => configuration.network(),
-            Method::Hosts => configuration.hosts(),
-            Method::Auth => configuration.auth(),
-            Method::OpenSsh => configuration.openssh(),
-            Method::Grub => configuration.grub(&self.made),
+            Method::Install(name) => component::run(&means, &mut self.journal, name, "install"),
+            Method::Program(name, method) => component::run(&means, &mut self.journal, name, method),
             Method::Client => {
-                configuration.client(&orders.own, Path::new("/proc/self/exe"), &orders.fetched.etag)
+                let agent = Path::new("/proc/self/exe");
+                configure::client(&target, home, &orders.own, agent, &orders.fetched, &mut self.journal)
             }
-            Method::SetTimeZone => configuration.timezone(),
+            Method::SetTimeZone => configure::timezone(&target, profile),
             Method::Unmount => target.release(),
             Method::OneShot(line) => target.run("/bin/sh", &["-c", line]).map(drop),
         }

@@ -6,11 +6,14 @@ use std::path::Path;
 use clap::Subcommand;
 use gatehouse_model::Fault;
 
+mod apt;
 pub mod client;
+mod component;
 mod configure;
 mod disks;
 mod download;
 pub mod install;
+mod keep;
 mod layer;
 mod machine;
 mod method;
@@ -18,15 +21,17 @@ mod overlay;
 mod packages;
 mod progress;
 mod render;
-mod report;
 mod target;
 mod unpack;
 
+use self::keep::commands::KeepCommand;
+
 /// What the agent does on a node.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum NodeCommand {
-    /// Tell the install server that this node is up.
-    Report,
+    /// Those about the profile that the node has
+    #[command(flatten)]
+    Keep(KeepCommand),
     /// Unpack this node's kernels for PV-GRUB (called when a kernel is installed or removed)
     Kernels,
 }
@@ -35,9 +40,9 @@ pub enum NodeCommand {
 ///
 /// # Errors
 /// Whatever the command ends with.
-pub fn run(command: NodeCommand) -> Result<(), Fault> {
+pub fn run(command: &NodeCommand) -> Result<(), Fault> {
     match command {
-        NodeCommand::Report => report::report(),
+        NodeCommand::Keep(command) => keep::commands::run(command),
         NodeCommand::Kernels => gatehouse_deb::kernel::sync(Path::new("/")),
     }
 }

@@ -67,7 +67,7 @@ const MASKED: [&str; 13] = [
     "systemd-pstore.service",
 ];
 
-/// Lays it all over a new root.
+/// Lays it all over a root.
 ///
 /// # Errors
 /// What the file system says.

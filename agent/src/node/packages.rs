@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -14,6 +13,7 @@ use gatehouse_model::{
     Closure, Depot, Doing as _, Fault, FileRef, Layer, PackageId, PackageSet, Pool, State,
 };
 
+use crate::node::apt::sources;
 use crate::node::client::Client;
 use crate::node::download::{DepotFile, fetch};
 use crate::node::layer::{TELL_EVERY, put_down};
@@ -23,11 +23,6 @@ use crate::node::target::Target;
 
 /// Where packages wait on the new root's own disk: a node's memory does not hold them. Gone afterwards.
 const WAITING: &str = ".gatehouse-packages";
-
-/// The pool's public key on the installed node.
-const KEYRING: &str = "/etc/apt/keyrings/gatehouse.asc";
-/// Where the installed node's apt finds the pool.
-const SOURCE: &str = "/etc/apt/sources.list.d/gatehouse.sources";
 
 /// Puts a profile's packages down.
 ///
@@ -39,7 +34,9 @@ pub fn put(
     target: &Target,
     teller: &mut Teller,
 ) -> Result<(), Fault> {
-    let ids = exact(packages)?;
+    let mut ids = packages.iter().map(exact).collect::<Result<Vec<_>, Fault>>()?;
+    // The order of closures.
+    ids.sort();
     let depot = client.depot()?;
     match choose(&depot, &ids)? {
         Way::Layer(layer) => by_layer(client, layer, target, teller)?,
@@ -55,13 +52,9 @@ fn name_pool(client: &Client, suite: &str, target: &Target, teller: &mut Teller)
         teller.say("naming the pool", State::Failed, None, "the server has not signed it; apt has no source");
         return Ok(());
     };
-    target.write(KEYRING, 0o644, key.as_bytes())?;
-    target.write(SOURCE, 0o644, source(client.server(), suite).as_bytes())
-}
-
-/// A source as `sources.list(5)` has it.
-fn source(server: Ipv4Addr, suite: &str) -> String {
-    format!("Types: deb\nURIs: http://{server}/\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n")
+    target.write(sources::KEYRING, 0o644, key.as_bytes())?;
+    target.write(sources::SOURCE, 0o644, sources::pool(client.server(), suite).as_bytes())?;
+    Ok(())
 }
 
 /// How packages get onto a node.
@@ -193,24 +186,19 @@ impl Heard<'_> {
     }
 }
 
-/// A profile's packages as the lock names them, in the order of closures.
-fn exact(packages: &[PackageSpec]) -> Result<Vec<PackageId>, Fault> {
-    let id = |spec: &PackageSpec| {
-        let given = |part: &Option<String>| part.clone().filter(|text| text != "*");
-        let inexact = || Fault::new(format!("the package {spec} has no exact version and architecture"));
-        let mut version = given(&spec.version).ok_or_else(inexact)?;
-        if let Some(release) = given(&spec.release) {
-            version = format!("{version}-{release}");
-        }
-        Ok(PackageId {
-            name: spec.name.clone(),
-            version,
-            architecture: given(&spec.arch).ok_or_else(inexact)?,
-        })
-    };
-    let mut packages = packages.iter().map(id).collect::<Result<Vec<_>, Fault>>()?;
-    packages.sort();
-    Ok(packages)
+/// One of a profile's packages as the lock names it.
+///
+/// # Errors
+/// It has no exact version or architecture.
+pub fn exact(spec: &PackageSpec) -> Result<PackageId, Fault> {
+    let given = |part: &Option<String>| part.clone().filter(|text| text != "*");
+    let inexact = || Fault::new(format!("the package {spec} has no exact version and architecture"));
+    let mut version = given(&spec.version).ok_or_else(inexact)?;
+    if let Some(release) = given(&spec.release) {
+        version = format!("{version}-{release}");
+    }
+    let architecture = given(&spec.arch).ok_or_else(inexact)?;
+    Ok(PackageId { name: spec.name.clone(), version, architecture })
 }
 
 /// The digest that names the layer of exactly these packages.

@@ -18,22 +18,44 @@ pub struct Mount {
 
 /// `/etc/fstab`.
 pub fn fstab(mounts: &[Mount]) -> String {
-    let mut out = String::from("# Written by the Gatehouse installer.\n");
+    let mut out = String::from("# Written by Gatehouse from the node's profile.\n");
     for mount in mounts {
         let pass = match (mount.kind.as_str(), mount.point.as_str()) {
             ("ext4" | "vfat", "/") => 1,
             ("ext4" | "vfat", _) => 2,
             _ => 0,
         };
-        let options = match (mount.options.as_str(), mount.kind.as_str()) {
-            ("" | "defaults", "ext4") if mount.point == "/" => "errors=remount-ro",
-            ("" | "defaults", "swap") => "sw",
-            ("", _) => "defaults",
-            (given, _) => given,
-        };
+        let options = options(mount);
         put(&mut out, format_args!("{} {} {} {options} 0 {pass}", mount.device, mount.point, mount.kind));
     }
     out
+}
+
+/// The options of a mount as they stand in the table.
+pub fn options(mount: &Mount) -> &str {
+    match (mount.options.as_str(), mount.kind.as_str()) {
+        ("" | "defaults", "ext4") if mount.point == "/" => "errors=remount-ro",
+        ("" | "defaults", "swap") => "sw",
+        ("", _) => "defaults",
+        (given, _) => given,
+    }
+}
+
+/// The lines of a table of mounts; what is not one is passed over.
+pub fn read_fstab(text: &str) -> Vec<Mount> {
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [device, point, kind, rest @ ..] = &words[..] else { return None };
+        let options = rest.first().copied().unwrap_or_default().to_owned();
+        let comment = device.starts_with('#');
+        (!comment).then(|| Mount {
+            device: (*device).into(),
+            point: (*point).into(),
+            kind: (*kind).into(),
+            options,
+        })
+    };
+    text.lines().filter_map(line).collect()
 }
 
 /// How an interface gets its address.
@@ -83,7 +105,7 @@ pub fn network(interface: &Interface) -> String {
 
 /// `/etc/resolv.conf`.
 pub fn resolv_conf(resolvers: &[String], search: &[String]) -> String {
-    let mut out = String::from("# Written by the Gatehouse installer.\n");
+    let mut out = String::from("# Written by Gatehouse from the node's profile.\n");
     if !search.is_empty() {
         put(&mut out, format_args!("search {}", search.join(" ")));
     }
@@ -95,7 +117,7 @@ pub fn resolv_conf(resolvers: &[String], search: &[String]) -> String {
 
 /// `/etc/hosts`: the loopback names and (address, names) pairs.
 pub fn hosts(entries: &[(String, String)]) -> String {
-    let mut out = String::from("# Written by the Gatehouse installer.\n127.0.0.1 localhost\n");
+    let mut out = String::from("# Written by Gatehouse from the node's profile.\n127.0.0.1 localhost\n");
     out.push_str("::1 localhost ip6-localhost ip6-loopback\n");
     for (address, names) in entries {
         put(&mut out, format_args!("{address} {names}"));
@@ -128,11 +150,6 @@ impl User {
         let Self { name, uid, gid, comment, home, shell, .. } = self;
         format!("{name}:x:{uid}:{gid}:{comment}:{home}:{shell}")
     }
-
-    /// Its line of `/etc/shadow`; the date of the last change is left empty, so that none is forced.
-    pub fn shadow(&self) -> String {
-        format!("{}:{}::0:99999:7:::", self.name, self.password)
-    }
 }
 
 /// Puts a line into a file of colon-separated lines, in place of the one with the same name.
@@ -161,7 +178,14 @@ pub fn free_uid(passwd: &str) -> u32 {
     (1000..u32::MAX).find(|uid| !taken.contains(uid)).unwrap_or(u32::MAX)
 }
 
-/// Sets one user's password in `/etc/shadow`, keeping the other fields.
+/// The number of a user by name in the text of `/etc/passwd`, or of a group in that of `/etc/group`.
+pub fn uid_of(file: &str, name: &str) -> Option<u32> {
+    let line = file.lines().find(|line| line.split(':').next() == Some(name))?;
+    line.split(':').nth(2)?.parse().ok()
+}
+
+/// Sets one user's password in `/etc/shadow`, keeping the other fields; the date of the last change of a new one is
+/// left empty, so that none is forced.
 pub fn with_password(shadow: &str, user: &str, hash: &str) -> String {
     let old = shadow.lines().find(|line| line.split(':').next() == Some(user));
     let rest = old.and_then(|line| line.splitn(3, ':').nth(2)).unwrap_or(":0:99999:7:::");
@@ -180,7 +204,7 @@ pub fn authorized_keys(keys: &[String]) -> String {
 /// The SSH server's settings.
 pub fn sshd(permit_root: &str) -> String {
     format!(
-        "# Written by the Gatehouse installer.\nPermitRootLogin {permit_root}\nPasswordAuthentication no\n\
+        "# Written by Gatehouse from the node's profile.\nPermitRootLogin {permit_root}\nPasswordAuthentication no\n\
          KbdInteractiveAuthentication no\nUseDNS no\n"
     )
 }
@@ -205,7 +229,7 @@ pub struct BootEntry {
 pub fn grub_cfg(entry: &BootEntry) -> String {
     let BootEntry { kernel, initrd, root, cmdline, timeout } = entry;
     let mut out = format!(
-        "# Written by the Gatehouse installer.\nset default=0\nset timeout={timeout}\n\
+        "# Written by Gatehouse from the node's profile.\nset default=0\nset timeout={timeout}\n\
          set enable_progress_indicator=0\n\n\
          menuentry 'Debian' {{\n    linux {kernel} root=UUID={root} ro console=hvc0"
     );
@@ -260,9 +284,12 @@ mod tests {
         ];
         assert_eq!(
             fstab(&all),
-            "# Written by the Gatehouse installer.\nUUID=a / ext4 errors=remount-ro 0 1\n\
+            "# Written by Gatehouse from the node's profile.\nUUID=a / ext4 errors=remount-ro 0 1\n\
              UUID=b /data xfs noatime 0 0\nUUID=c none swap sw 0 0\nUUID=1234-ABCD /boot/efi vfat defaults 0 2\n"
         );
+        let read = read_fstab(&fstab(&all));
+        assert_eq!(fstab(&read), fstab(&all), "what is written reads back");
+        assert_eq!(options(&read[0]), "errors=remount-ro");
     }
 
     #[test]
@@ -284,7 +311,7 @@ mod tests {
         assert!(network(&dhcp).contains("\nDHCP=ipv4\n"));
         assert_eq!(
             resolv_conf(&strings(&["10.0.2.3"]), &strings(&["example.org"])),
-            "# Written by the Gatehouse installer.\nsearch example.org\nnameserver 10.0.2.3\n"
+            "# Written by Gatehouse from the node's profile.\nsearch example.org\nnameserver 10.0.2.3\n"
         );
         assert!(
             hosts(&[("10.0.2.20".into(), "host.example.org host".into())])
@@ -322,7 +349,9 @@ mod tests {
         };
         assert_eq!(free_uid("root:x:0:0:::\na:x:1000:1000:::\nnobody:x:65534:65534:::\n"), 1001);
         assert_eq!(user.passwd(), "edguser:x:995:995::/home/edguser:/bin/bash");
-        assert_eq!(with_entry("a:1\nedguser:old\n", &user.shadow()), "a:1\nedguser:*::0:99999:7:::\n");
+        assert_eq!(with_entry("a:1\nedguser:old\n", "edguser:new"), "a:1\nedguser:new\n");
+        assert_eq!(uid_of("root:x:0:0:::\nedguser:x:995:996:::\n", "edguser"), Some(995));
+        assert_eq!(uid_of("edguser2:x:995:\n", "edguser"), None);
         assert_eq!(
             authorized_keys(&strings(&["ssh-ed25519 A a ", "ssh-rsa B"])),
             "ssh-ed25519 A a\nssh-rsa B\n"
@@ -340,7 +369,7 @@ mod tests {
         };
         assert_eq!(
             grub_cfg(&entry),
-            "# Written by the Gatehouse installer.\nset default=0\nset timeout=0\n\
+            "# Written by Gatehouse from the node's profile.\nset default=0\nset timeout=0\n\
              set enable_progress_indicator=0\n\nmenuentry 'Debian' {\n    linux /vmlinuz root=UUID=u-u ro console=hvc0\n    initrd /initrd.img\n}\n"
         );
         entry.cmdline = " quiet ".into();

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use gatehouse_model::{Doing as _, Fault, Lock, PackageId};
+use gatehouse_model::{Doing as _, Fault, PackageId, Problem};
 
 use crate::paths::Paths;
 use crate::tool;
@@ -38,14 +38,21 @@ impl Closures {
         }
     }
 
-    /// The exact packages for sorted wishes: the lock's, where it was made for them, else apt's choice from the pool.
+    /// The exact packages for sorted wishes, from the pool.
     ///
     /// # Errors
-    /// In words: the pool has no such package, or packages exclude each other.
-    pub fn of(&self, lock: &Lock, wishes: &[String]) -> Result<Vec<PackageId>, String> {
-        if let Some(set) = lock.set_for_wishes(wishes) {
-            return Ok(set.packages.clone());
-        }
+    /// The pool has no such package, or packages exclude each other.
+    pub fn of(&self, wishes: &[String]) -> Result<Vec<PackageId>, Vec<Problem>> {
+        self.answer(wishes).map_err(|why| {
+            let what = format!(
+                "no package set was made for this list, and the pool does not serve it: {why}; \
+                 write what is missing into packages.extra of site.toml and build a new image"
+            );
+            vec![Problem::at("site.lock", 0, what)]
+        })
+    }
+
+    fn answer(&self, wishes: &[String]) -> Result<Vec<PackageId>, String> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answer) = known.answers.get(wishes) {
             return answer.clone();

@@ -9,41 +9,55 @@ mod files;
 mod holder;
 mod http;
 mod keep;
+mod notify;
 mod openpgp;
 #[cfg(test)]
 mod page_tests;
 pub mod profiles;
+#[cfg(test)]
+mod profiles_tests;
 mod repository;
 mod secure;
+mod shelf;
+mod sources;
 mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
 pub mod tokens;
 pub mod view;
+pub mod watch;
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
 
-use gatehouse_model::{Depot, Doing as _, Fault, State};
+use gatehouse_model::{Depot, Doing as _, Fault, NodeName, State};
 use tokio::runtime::{Builder, Runtime};
 
 use self::authority::Authority;
+use self::closure::Closures;
 use self::files::Files;
 use self::openpgp::Sqop;
-use self::profiles::Profiles;
+use self::profiles::{Profiles, Refreshed};
 use self::repository::Repository;
 use self::tokens::Tokens;
 use self::view::ViewKey;
-use crate::control::board::Board;
+use self::watch::Watch;
+use crate::control::board::{Board, now_millis};
+use crate::control::keeping::Seen;
 use crate::current::Current;
 use crate::paths::Paths;
 
+pub(crate) use self::sources::is_component;
 #[cfg(test)]
-pub(crate) use self::tests::sample_site;
+pub(crate) use self::tests::{Place, sample_site};
 
-/// How often the sources are looked at for changes.
+/// How often the sources are looked at where the kernel does not tell of changes.
 const REFRESH: Duration = Duration::from_secs(2);
 /// How long a stop waits for answers under way.
 const STOP: Duration = Duration::from_secs(1);
@@ -67,6 +81,8 @@ pub struct ServerConfig {
     pub http: SocketAddr,
     /// Where TLS is served; port 0 takes any that is free.
     pub tls: SocketAddr,
+    /// Where signs of nodes are heard (UDP); port 0 takes any that is free.
+    pub ack: SocketAddr,
 }
 
 /// What every request sees.
@@ -81,14 +97,20 @@ pub struct Server {
     authority: Authority,
     profiles: Profiles,
     view: ViewKey,
+    /// The site directory.
+    sources: PathBuf,
+    /// The generation of the site that profiles are made for.
+    generation: AtomicU64,
 }
 
 /// A server that runs until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Running {
     server: Arc<Server>,
+    closures: Arc<Closures>,
     http: SocketAddr,
     tls: SocketAddr,
+    ack: SocketAddr,
     runtime: Option<Runtime>,
 }
 
@@ -103,15 +125,21 @@ impl Server {
     }
 
     fn start_all(config: ServerConfig) -> Result<Running, Fault> {
-        let ServerConfig { current, paths, depot, board, tokens, http, tls } = config;
+        let ServerConfig { current, paths, depot, board, tokens, http, tls, ack } = config;
         // What these have of the site cannot change on a running machine.
-        let site = &current.get().site;
+        let now = current.get();
+        let site = &now.site;
         let authority = Authority::open(&paths.state.join("authority"), &site.domain, site.epoch)?;
-        let profiles = Profiles::open(Arc::clone(&current), &paths)?;
+        let profiles = Profiles::open(site, &now.lock, &paths)?;
+        let closures = Arc::new(Closures::new(&paths, &depot.pool.suite));
+        let solver = Arc::clone(&closures);
+        profiles.set_solver(Arc::new(move |wishes| solver.of(wishes)));
         let server = Arc::new(Self {
             depot: serde_json::to_string_pretty(&depot).doing(|| "writing depot.json")?,
             files: Files::new(&paths.depot, &depot),
             repository: Repository::new(&depot.pool, site.name.as_str(), site.epoch),
+            generation: AtomicU64::new(now.generation),
+            sources: paths.site(),
             current,
             board,
             tokens,
@@ -122,7 +150,9 @@ impl Server {
         let (plain, secure) = (bind(http)?, bind(tls)?);
         let tls_config = tls::config(&server, tls)?;
         let (http, tls) = (plain.local_addr()?, secure.local_addr()?);
-        server.refresh(&mut String::new());
+        server.put_on_board(&paths);
+        let watch = Watch::new(&paths.site()).ok();
+        server.refresh(&BTreeSet::new(), &mut String::new());
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("server")
@@ -134,11 +164,16 @@ impl Server {
         let secure = tls::TlsListener::new(tokio::net::TcpListener::from_std(secure)?, tls_config);
         runtime.spawn(http::serve(plain, Arc::clone(&server)));
         runtime.spawn(secure::serve(secure, Arc::clone(&server)));
-        runtime.spawn(watch(Arc::clone(&server)));
+        let socket = runtime.block_on(notify::open(&server, ack)).doing(|| "opening a port for notices")?;
+        let ack = socket.local_addr()?;
+        runtime.spawn(notify::listen(Arc::clone(&socket), Arc::clone(&server)));
+        runtime.spawn(notify::follow(socket, Arc::downgrade(&server)));
+        let watching = Arc::downgrade(&server);
+        thread::Builder::new().name("sources".into()).spawn(move || follow(&watching, watch))?;
         let signing = Arc::clone(&server);
         runtime.spawn_blocking(move || signing.sign(&paths));
         drop(within);
-        Ok(Running { server, http, tls, runtime: Some(runtime) })
+        Ok(Running { server, closures, http, tls, ack, runtime: Some(runtime) })
     }
 
     /// Makes the pool a signed repository. Installs do without, so that a failure is told and ends nothing.
@@ -150,20 +185,44 @@ impl Server {
         }
     }
 
+    /// Puts what an earlier run has published on the board.
+    fn put_on_board(&self, paths: &Paths) {
+        for node in &self.current.get().site.nodes {
+            let file = paths.state.join("profiles").join(format!("{}.xml", node.name));
+            let written = file.metadata().and_then(|about| about.modified());
+            let since =
+                written.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+            self.put_published(&node.name, u64::try_from(since.as_millis()).unwrap_or_default());
+        }
+    }
+
+    fn put_published(&self, node: &NodeName, at: u64) {
+        if let Some(page) = self.profiles.page(node) {
+            let etag = page.etag.trim_matches('"').to_owned();
+            self.board.of_profile(node, |profile| profile.published = Some(Seen { etag, at }));
+        }
+    }
+
     /// Publishes what changed in the sources and tells it; `last` keeps one fault from being told at every look.
-    fn refresh(&self, last: &mut String) {
+    fn refresh(&self, touched: &BTreeSet<PathBuf>, last: &mut String) {
         let say = |state, message: String| self.board.say("server", "compiling profiles", state, message);
-        match self.profiles.refresh() {
+        let _steady = self.current.steady();
+        let now = self.current.get();
+        if self.generation.swap(now.generation, Ordering::SeqCst) != now.generation {
+            self.profiles.set_site(&now.site, &now.lock);
+        }
+        match self.profiles.refresh_touched(touched) {
             Ok(None) => last.clear(),
             Ok(Some(done)) => {
                 last.clear();
-                for problem in done.problems.values().flatten() {
+                for problem in done.told() {
                     say(State::Failed, problem.to_string());
                 }
                 let changed: Vec<&str> = done.changed.iter().map(gatehouse_model::NodeName::as_str).collect();
                 if !changed.is_empty() {
                     say(State::Succeeded, format!("published {}", changed.join(", ")));
                 }
+                self.tell_board(&done);
             }
             Err(fault) => {
                 let text = fault.to_string();
@@ -174,12 +233,28 @@ impl Server {
             }
         }
     }
+
+    fn tell_board(&self, done: &Refreshed) {
+        for node in &done.changed {
+            self.put_published(node, now_millis());
+        }
+        for node in &self.current.get().site.nodes {
+            let problems =
+                done.problems.get(&node.name).into_iter().flatten().map(ToString::to_string).collect();
+            self.board.of_profile(&node.name, |profile| profile.problems = problems);
+        }
+    }
 }
 
 impl Running {
     /// The authority's certificate (PEM), which a node's passport carries.
     pub fn authority_pem(&self) -> String {
         self.server.authority.certificate().to_owned()
+    }
+
+    /// Who finds the packages that site.lock does not have.
+    pub fn closures(&self) -> Arc<Closures> {
+        Arc::clone(&self.closures)
     }
 
     /// The published profiles.
@@ -197,6 +272,17 @@ impl Running {
         self.tls
     }
 
+    /// Where signs of nodes are heard.
+    pub fn ack(&self) -> SocketAddr {
+        self.ack
+    }
+
+    /// Compiles what has changed without waiting for the next look.
+    #[cfg(test)]
+    pub(crate) fn refresh_now(&self) {
+        self.server.refresh(&BTreeSet::new(), &mut String::new());
+    }
+
     /// Ends serving; answers under way get a moment.
     pub fn stop(self) {
         drop(self);
@@ -211,17 +297,30 @@ impl Drop for Running {
     }
 }
 
-async fn watch(server: Arc<Server>) {
+/// Publishes what changes until the server is gone. Where the kernel cannot tell of changes, the files are looked at
+/// every now and then.
+fn follow(server: &Weak<Server>, mut watch: Option<Watch>) {
     let mut last = String::new();
+    let mut generation = 0;
     loop {
-        tokio::time::sleep(REFRESH).await;
-        let server = Arc::clone(&server);
-        let look = tokio::task::spawn_blocking(move || {
-            server.refresh(&mut last);
-            last
-        });
-        // Ends when the runtime does; a panic while compiling must not end the looking.
-        last = look.await.unwrap_or_default();
+        let touched = match watch.as_mut().map(|watch| watch.wait(REFRESH)) {
+            Some(Ok(touched)) => touched,
+            Some(Err(_)) | None => {
+                watch = None;
+                thread::sleep(REFRESH);
+                Some(BTreeSet::new())
+            }
+        };
+        let Some(server) = server.upgrade() else { return };
+        // Another site directory has taken the place of the one that was watched.
+        let now = server.current.get().generation;
+        if now != generation {
+            watch = Watch::new(&server.sources).ok();
+            generation = now;
+            server.refresh(&BTreeSet::new(), &mut last);
+        } else if let Some(touched) = touched {
+            server.refresh(&touched, &mut last);
+        }
     }
 }
 

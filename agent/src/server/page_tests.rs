@@ -10,7 +10,8 @@ use gatehouse_model::{Event, NodeName, Site, State};
 use super::tests::Place;
 use super::view::ViewKey;
 use crate::control::board::{Board, NodeState, now_millis};
-use crate::wire::PhaseTime;
+use crate::control::keeping::Seen;
+use crate::wire::{Failure, PhaseTime};
 
 const BROWSER: &str = "chromium";
 
@@ -46,7 +47,33 @@ fn busy_board() -> Board {
             .into();
     });
     board.say("node/wn", "installing", State::Failed, "the installer ended early");
+    profiles(&board);
     board
+}
+
+/// How nodes stand to their profiles: one as it should be, one behind, one that fails and does not compile.
+fn profiles(board: &Board) {
+    let seen = |etag: &str, before: u64| Some(Seen { etag: etag.into(), at: now_millis() - before * 1000 });
+    let name = |text: &str| text.parse::<NodeName>().expect("a name");
+    board.of_profile(&name("ce"), |profile| {
+        (profile.published, profile.fetched) = (seen("b", 310), seen("b", 42));
+        profile.acknowledged = seen("b", 300);
+        profile.changed = vec!["ntp".into(), "cron".into()];
+    });
+    board.of_profile(&name("ui"), |profile| {
+        (profile.published, profile.fetched, profile.acknowledged) =
+            (seen("b", 5), seen("a", 400), seen("a", 8000));
+    });
+    board.of_profile(&name("se"), |profile| {
+        (profile.published, profile.fetched, profile.acknowledged) =
+            (seen("b", 60), seen("b", 55), seen("b", 50));
+        profile.failed = vec![Failure {
+            component: "nfs".into(),
+            method: "configure".into(),
+            output: "nfs.exports is set, and this node has no NFS server".into(),
+        }];
+        profile.problems = vec!["lcfg/source/se:7: exampel.org is not a word".into()];
+    });
 }
 
 /// What the browser has made of an address, after the page's own program has run; with a picture, the picture.
@@ -82,12 +109,23 @@ fn the_page_is_readable_in_a_browser() {
     let profile = tempfile::tempdir().expect("a directory");
 
     let seen = browse(&format!("{plain}?key={key}"), profile.path(), None);
-    for part in ["1 of 4 nodes running", "10.0.2.22", "unpacking layer, 11.2 MiB/s", "Kernel panic"] {
+    let parts = ["1 of 4 nodes running", "10.0.2.22", "unpacking layer, 11.2 MiB/s", "Kernel panic"];
+    let kept = [
+        "profile applied: published",
+        "profile not applied yet",
+        "nfs configure failed",
+        "no NFS server",
+        "exampel",
+    ];
+    for part in parts.into_iter().chain(kept) {
         assert!(seen.contains(part), "{part} is not on the page: {seen}");
     }
     let seen = browse(&plain, profile.path(), None);
     assert!(seen.contains("1 of 4 nodes running") && seen.contains("failed"), "{seen}");
-    assert!(!seen.contains("10.0.2.22") && !seen.contains("Kernel panic"), "strangers see too much: {seen}");
+    for secret in ["10.0.2.22", "Kernel panic", "no NFS server", "exampel"] {
+        assert!(!seen.contains(secret), "strangers see too much: {seen}");
+    }
+    assert!(seen.contains("nfs configure failed"), "{seen}");
 
     let pictures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/pictures");
     std::fs::create_dir_all(&pictures).expect("made");

@@ -8,16 +8,21 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{RequestPartsExt as _, Router};
-use gatehouse_model::{Event, NodeName};
+use gatehouse_model::{Digest, Event, NodeName};
 
 use super::tls::{Peer, TlsListener};
 use super::{Server, files, status};
-use crate::wire::{Ack, EnrolAnswer, EnrolRequest, POOL_KEY_PATH};
+use crate::control::board::now_millis;
+use crate::control::keeping::Seen;
+use crate::wire::{Ack, EnrolAnswer, EnrolRequest, Failure, Milestone, POOL_KEY_PATH};
 
 /// The largest body that is read: a batch of progress lines.
 const BODY: usize = 256 << 10;
 /// The longest text of one event that is kept: a fault with the end of a program's stderr.
 const TEXT: usize = 8 << 10;
+/// The longest output of one failure that is kept, and how many failures and components of one acknowledgement.
+const OUTPUT: usize = 4 << 10;
+const MOST: usize = 64;
 
 /// Serves until the runtime ends.
 pub(super) async fn serve(listener: TlsListener, server: Arc<Server>) {
@@ -28,6 +33,7 @@ pub(super) async fn serve(listener: TlsListener, server: Arc<Server>) {
         .route(POOL_KEY_PATH, get(pool_key))
         .route("/profiles/{first}/{second}/XML/profile.xml", get(profile_in_domain))
         .route("/profiles/{first}/XML/profile.xml", get(profile_by_name))
+        .route("/components/{digest}", get(program))
         .route("/progress", post(progress))
         .route("/ack", post(ack))
         .route("/status.json", get(status::json))
@@ -135,11 +141,30 @@ fn profile(server: &Server, caller: &NodeName, node: &str, asked: &HeaderMap) ->
         let text = format!("{caller} has no profile yet\n{}", problems.join("\n"));
         return refuse(StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
+    let seen = Seen { etag: page.etag.trim_matches('"').to_owned(), at: now_millis() };
+    server.board.of_profile(caller, |profile| profile.fetched = Some(seen));
     let tag = [(header::ETAG, page.etag.clone())];
     if files::is_current(asked, &page.etag) {
         return (StatusCode::NOT_MODIFIED, tag).into_response();
     }
-    (tag, [(header::CONTENT_TYPE, "application/xml")], page.xml.to_string()).into_response()
+    (tag, [(header::CONTENT_TYPE, "application/xml")], page.xml()).into_response()
+}
+
+/// A component's program, to the nodes whose own profile names it.
+async fn program(
+    Caller(caller): Caller,
+    State(server): State<Arc<Server>>,
+    Path(digest): Path<String>,
+) -> Result<Response, Refused> {
+    // One answer for what is not there and for what is another's, so that nothing can be learned by asking.
+    let refused = || refuse(StatusCode::NOT_FOUND, format!("the profile of {caller} names no such program"));
+    let digest: Digest = digest.parse().map_err(|_| refused())?;
+    if !server.profiles.programs(&caller).contains(&digest) {
+        return Err(refused());
+    }
+    let read = tokio::fs::read(server.profiles.program(&digest)).await;
+    let bytes = read.map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 
 async fn progress(
@@ -179,6 +204,51 @@ fn plain(text: &str) -> String {
 }
 
 async fn ack(Caller(caller): Caller, State(server): State<Arc<Server>>, Json(ack): Json<Ack>) -> StatusCode {
+    let ack = shown(ack);
+    if let Some((state, text)) = applied(&ack) {
+        server.board.say(&format!("node/{caller}"), "applying its profile", state, text);
+    }
     server.board.acknowledge(&caller, ack);
     StatusCode::NO_CONTENT
+}
+
+/// An acknowledgement as it goes on the board: no longer than it need be, and in text that a terminal can show.
+fn shown(ack: Ack) -> Ack {
+    let failure = |failure: Failure| Failure {
+        component: plain(&failure.component),
+        method: plain(&failure.method),
+        output: plain(&failure.output).chars().take(OUTPUT).collect(),
+    };
+    Ack {
+        profile: plain(&ack.profile),
+        changed: ack.changed.iter().take(MOST).map(|name| plain(name)).collect(),
+        failed: ack.failed.into_iter().take(MOST).map(failure).collect(),
+        ..ack
+    }
+}
+
+/// What is told of a profile that was applied; nothing where it changed nothing.
+fn applied(ack: &Ack) -> Option<(gatehouse_model::State, String)> {
+    if ack.milestone != Milestone::Applied {
+        return None;
+    }
+    let failed: Vec<&str> = ack.failed.iter().map(|failure| failure.component.as_str()).collect();
+    let mut parts = Vec::new();
+    if !ack.changed.is_empty() {
+        parts.push(format!("configured {}", ack.changed.join(", ")));
+    }
+    let packages = &ack.packages;
+    let counts = [
+        ("installed", packages.installed),
+        ("upgraded", packages.upgraded),
+        ("downgraded", packages.downgraded),
+        ("removed", packages.removed),
+    ];
+    let counts = counts.iter().filter(|(_, count)| *count > 0);
+    parts.extend(counts.map(|(verb, count)| format!("packages {verb}: {count}")));
+    if failed.is_empty() {
+        return (!parts.is_empty()).then(|| (gatehouse_model::State::Succeeded, parts.join("; ")));
+    }
+    parts.push(format!("failed: {}", failed.join(", ")));
+    Some((gatehouse_model::State::Failed, parts.join("; ")))
 }

@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::Server;
 use crate::control::board::{NodeState, NodeStatus, Status};
-use crate::wire::PhaseTime;
+use crate::control::keeping::{ProfileStatus, Standing};
+use crate::wire::{Failure, PhaseTime};
 
 /// The page needs nothing but itself.
 const PAGE: &str = include_str!("status.html");
@@ -42,6 +43,8 @@ struct ShownNode {
     address: Option<Ipv4Addr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    standing: Standing,
+    profile: ProfileStatus,
 }
 
 fn shown(status: Status, known: bool) -> Shown {
@@ -52,6 +55,8 @@ fn shown(status: Status, known: bool) -> Shown {
         phases: node.phases,
         address: known.then_some(node.address),
         message: known.then_some(node.message),
+        standing: node.profile.standing(),
+        profile: if known { node.profile } else { redacted(node.profile) },
     };
     let event = |event: Event| if known { event } else { Event { message: String::new(), ..event } };
     Shown {
@@ -60,6 +65,16 @@ fn shown(status: Status, known: bool) -> Shown {
         phases: status.phases,
         nodes: status.nodes.into_iter().map(node).collect(),
         events: status.events.into_iter().map(event).collect(),
+    }
+}
+
+/// What of a node's profile anybody may see: names and times, but no text that a program or a source has in it.
+fn redacted(profile: ProfileStatus) -> ProfileStatus {
+    let failure = |failure: Failure| Failure { output: String::new(), ..failure };
+    ProfileStatus {
+        problems: profile.problems.iter().map(|_| String::new()).collect(),
+        failed: profile.failed.into_iter().map(failure).collect(),
+        ..profile
     }
 }
 
@@ -103,5 +118,32 @@ fn render_metrics(status: &Status) -> String {
             let _ = writeln!(out, "gatehouse_node_install_seconds{{node=\"{}\"}} {seconds}", node.name);
         }
     }
+    profile_metrics(status, &mut out);
     out
+}
+
+/// A figure of each node, by name.
+type Figure = (&'static str, fn(&ProfileStatus) -> Option<u64>);
+
+/// Figures of how nodes stand to their profiles; those that are not known are left out.
+const FIGURES: [Figure; 7] = [
+    ("profile_published_timestamp_seconds", |profile| Some(profile.published.as_ref()?.at / 1000)),
+    ("profile_fetched_timestamp_seconds", |profile| Some(profile.fetched.as_ref()?.at / 1000)),
+    ("profile_acknowledged_timestamp_seconds", |profile| Some(profile.acknowledged.as_ref()?.at / 1000)),
+    ("profile_heard_timestamp_seconds", |profile| Some(profile.heard? / 1000)),
+    ("profile_stale", |profile| Some(u64::from(profile.standing() == Standing::Stale))),
+    ("profile_failing", |profile| Some(u64::from(!profile.failed.is_empty()))),
+    ("profile_problems", |profile| u64::try_from(profile.problems.len()).ok()),
+];
+
+fn profile_metrics(status: &Status, out: &mut String) {
+    for (name, figure) in FIGURES {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "# TYPE gatehouse_node_{name} gauge");
+        for node in &status.nodes {
+            if let Some(value) = figure(&node.profile) {
+                let _ = writeln!(out, "gatehouse_node_{name}{{node=\"{}\"}} {value}", node.name);
+            }
+        }
+    }
 }

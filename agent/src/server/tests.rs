@@ -18,7 +18,7 @@ use super::{Running, Server, ServerConfig};
 use crate::control::board::{Board, NodeState};
 use crate::current::Current;
 use crate::paths::Paths;
-use crate::wire::{Ack, EnrolAnswer, EnrolRequest, Milestone};
+use crate::wire::{Ack, EnrolAnswer, EnrolRequest, Failure, Milestone};
 
 const SITE: &str = r#"
 schema = 1
@@ -51,22 +51,23 @@ pub(crate) fn sample_site() -> Site {
     Site::parse(SITE).expect("a good site")
 }
 
-fn sample_lock() -> Lock {
+pub(super) fn sample_lock() -> Lock {
     let bash = PackageId { name: "bash".into(), version: "5.2-1".into(), architecture: "amd64".into() };
     let set = PackageSet { name: "node-1".into(), wishes: vec!["bash".into()], packages: vec![bash] };
     let zero = Digest::of(b"");
     Lock { schema: 1, agent: zero, request: zero, sets: vec![set], packages: Vec::new() }
 }
 
-pub(super) struct Place {
-    dir: TempDir,
-    pub(super) board: Arc<Board>,
+pub(crate) struct Place {
+    pub(crate) dir: TempDir,
+    pub(crate) board: Arc<Board>,
+    pub(crate) notify_port: u16,
     tokens: Arc<Tokens>,
     layer: Vec<u8>,
 }
 
 impl Place {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let lcfg = dir.path().join("state/site/lcfg");
         fs::create_dir_all(lcfg.join("source")).expect("made");
@@ -80,14 +81,14 @@ impl Place {
         fs::write(dir.path().join("depot/agent"), "the agent").expect("written");
         fs::write(dir.path().join("depot/secret"), "not named").expect("written");
         let board = Arc::new(Board::new(&sample_site()));
-        Self { dir, board, tokens: Arc::new(Tokens::new()), layer }
+        Self { dir, board, notify_port: 732, tokens: Arc::new(Tokens::new()), layer }
     }
 
-    pub(super) fn paths(&self) -> Paths {
+    pub(crate) fn paths(&self) -> Paths {
         Paths::trial(self.dir.path(), &self.dir.path().join("depot"))
     }
 
-    pub(super) fn start(&self) -> Running {
+    pub(crate) fn start(&self) -> Running {
         let file = |path: &str, bytes: &[u8]| FileRef {
             path: path.into(),
             size: bytes.len() as u64,
@@ -102,14 +103,17 @@ impl Place {
             pool: self.pool(),
         };
         let any = "127.0.0.1:0".parse().expect("an address");
+        let mut site = sample_site();
+        site.server.notify_port = self.notify_port;
         let config = ServerConfig {
-            current: Arc::new(Current::new(sample_site(), sample_lock())),
+            current: Arc::new(Current::new(site, sample_lock())),
             paths: self.paths(),
             depot,
             board: Arc::clone(&self.board),
             tokens: Arc::clone(&self.tokens),
             http: any,
             tls: any,
+            ack: any,
         };
         Server::start(config).expect("a server")
     }
@@ -131,11 +135,11 @@ impl Place {
         }
     }
 
-    fn token(&self, name: &str) -> String {
+    pub(crate) fn token(&self, name: &str) -> String {
         self.tokens.issue(&node(name))
     }
 
-    fn source(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn source(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join("state/site/lcfg/source").join(name)
     }
 }
@@ -176,7 +180,9 @@ impl Client {
             .root_certs(RootCerts::new_with_certs(&[authority]))
             .client_cert(shown)
             .build();
-        let config = ureq::Agent::config_builder().tls_config(tls).http_status_as_error(false).build();
+        // A connection for each request: the server closes one whose body it has not read.
+        let config = ureq::Agent::config_builder().tls_config(tls).http_status_as_error(false);
+        let config = config.max_idle_connections(0).build();
         Self { agent: config.into(), base: format!("https://{}", server.tls()) }
     }
 
@@ -255,7 +261,7 @@ fn a_node_fetches_its_own_profile_whatever_names_it_asked_for() {
     let client = enrolled(&place, &server, "node1");
     let page = client.get("/profiles/example.org/node1/XML/profile.xml", &[]);
     assert_eq!(page.status, 200, "{}", page.text());
-    assert_eq!(page.etag, format!("\"{}\"", Digest::of(&page.body)));
+    assert!(page.etag.starts_with('"') && page.etag.ends_with('"'), "{}", page.etag);
     for alias in ["/profiles/node1.example.org/XML/profile.xml", "/profiles/node1/XML/profile.xml"] {
         assert_eq!(client.get(alias, &[]).body, page.body, "{alias}");
     }
@@ -292,6 +298,65 @@ fn strangers_are_told_to_enrol() {
     assert_eq!(depot.layers.len(), 1);
 }
 
+/// What a node may fetch without its own credential, by every address that is served over TLS.
+#[test]
+fn nothing_of_a_node_is_shown_to_strangers_or_to_other_nodes() {
+    let place = Place::new();
+    let program = "#!/bin/sh\n# a program with a key in it: SECRET\n";
+    let digest = Digest::of(program.as_bytes());
+    let site = place.paths().site();
+    fs::create_dir_all(site.join("components")).expect("made");
+    fs::write(site.join("components/motd"), program).expect("written");
+    let more = "profile.comment SECRET\n!profile.components mADD(motd)\nmotd.text x\n";
+    fs::write(place.source("node1"), format!("{SOURCE}{more}")).expect("written");
+    let server = place.start();
+    let own = enrolled(&place, &server, "node1");
+    let failure = Failure { component: "motd".into(), method: "configure".into(), output: "SECRET".into() };
+    let ack = Ack { failed: vec![failure], ..Ack::new(Milestone::Applied, "x") };
+    assert_eq!(own.post("/ack", &serde_json::to_string(&ack).expect("text")).status, 204);
+
+    let component = format!("/components/{digest}");
+    let paths = [
+        "/healthz",
+        "/enrol",
+        "/depot.json",
+        "/gatehouse.asc",
+        "/profiles/example.org/node1/XML/profile.xml",
+        "/profiles/node1/XML/profile.xml",
+        &component,
+        "/progress",
+        "/ack",
+        "/status.json",
+        "/status",
+        "/metrics",
+    ];
+    let routes = include_str!("secure.rs").matches("        .route(").count();
+    assert_eq!(paths.len(), routes, "a new address is looked at here too");
+    let ours: Vec<String> = paths.iter().map(|path| own.get(path, &[]).text()).collect();
+    for index in [4, 5, 6] {
+        assert!(ours[index].contains("SECRET"), "{}: {}", paths[index], ours[index]);
+    }
+    let others = [Client::new(&server, None), enrolled(&place, &server, "node2"), Client::plain(&server)];
+    for (who, other) in others.iter().enumerate() {
+        for path in paths {
+            for reply in
+                [other.get(path, &[]), other.get(path, &[("if-none-match", "*")]), other.post(path, "{}")]
+            {
+                assert!(!reply.text().contains("SECRET"), "{who} sees {path}: {}", reply.text());
+            }
+        }
+        for path in [paths[4], paths[5], paths[6]] {
+            assert!([401, 403, 404].contains(&other.get(path, &[]).status), "{who} {path}");
+        }
+    }
+    for name in ["motd", "0", "..%2f..%2fsite.toml"] {
+        assert_eq!(own.get(&format!("/components/{name}"), &[]).status, 404, "{name}");
+    }
+    fs::write(site.join("components/motd"), "#!/bin/sh\n# changed: SECRET\n").expect("written");
+    server.refresh_now();
+    assert_eq!(own.get(&component, &[]).status, 404, "what the newest profile does not name is not given");
+}
+
 #[test]
 fn a_certificate_of_another_authority_opens_nothing() {
     let place = Place::new();
@@ -324,7 +389,7 @@ fn progress_and_acknowledgements_reach_the_board_in_the_nodes_name() {
     assert_eq!((told.action.as_str(), told.percent), ("down?[2Jloading", Some(100)));
     assert_eq!(client.post("/progress", "{}\n").status, 400);
 
-    let ack = Ack { milestone: Milestone::Running, profile: "\"x\"".into(), root: None, phases: Vec::new() };
+    let ack = Ack::new(Milestone::Running, "\"x\"");
     assert_eq!(client.post("/ack", &serde_json::to_string(&ack).expect("text")).status, 204);
     assert_eq!(place.board.take_acks(&node("node1")), [ack]);
 }
@@ -446,7 +511,7 @@ fn what_does_not_compile_leaves_the_last_good_profile() {
     let profiles = server.profiles();
     let good = profiles.page(&node("node1")).expect("published");
     fs::write(place.source("node1"), "# broken\n").expect("written");
-    server.server.refresh(&mut String::new());
+    server.server.refresh(&std::collections::BTreeSet::new(), &mut String::new());
     assert_eq!(profiles.page(&node("node1")), Some(good.clone()));
     assert!(!profiles.problems(&node("node1")).is_empty());
     assert!(profiles.problems(&node("node2")).is_empty());
@@ -472,7 +537,7 @@ fn a_profile_that_says_the_same_keeps_its_bytes() {
     assert_eq!(server.profiles().page(&node("node1")), Some(before.clone()));
 
     fs::write(place.source("node1"), format!("{SOURCE}profile.comment changed\n")).expect("written");
-    server.server.refresh(&mut String::new());
+    server.server.refresh(&std::collections::BTreeSet::new(), &mut String::new());
     assert_ne!(server.profiles().page(&node("node1")), Some(before));
 }
 

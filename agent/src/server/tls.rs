@@ -1,7 +1,7 @@
 //! TLS with optional client certificates: who it is that asks.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
@@ -119,23 +119,43 @@ impl Listener for TlsListener {
 
 /// The certificate that a client has shown, already checked to be from the site's authority.
 #[derive(Clone, Debug)]
-pub(super) struct Peer(Option<CertificateDer<'static>>);
+pub(super) struct Peer(Option<Arc<Shown>>);
+
+/// A certificate, and once it was looked for, the name in it: a connection that stays asks many times.
+#[derive(Debug)]
+struct Shown {
+    certificate: CertificateDer<'static>,
+    name: OnceLock<Option<NodeName>>,
+}
 
 impl Connected<IncomingStream<'_, TlsListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
         let shown = stream.io().get_ref().1.peer_certificates();
-        Self(shown.and_then(|chain| chain.first()).map(|certificate| certificate.clone().into_owned()))
+        let first = shown.and_then(|chain| chain.first());
+        let shown = |certificate: &CertificateDer<'_>| Shown {
+            certificate: certificate.clone().into_owned(),
+            name: OnceLock::new(),
+        };
+        Self(first.map(|certificate| Arc::new(shown(certificate))))
     }
 }
 
 impl Peer {
     /// Which node of the site this is.
     pub(super) fn node(&self, site: &Site) -> Option<NodeName> {
-        let certificate = ParsedCertificate::try_from(self.0.as_ref()?).ok()?;
-        let is = |name: &NodeName| {
-            let name = ServerName::try_from(format!("{name}.{}", site.domain));
-            name.is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
-        };
-        site.nodes.iter().map(|node| &node.name).find(|name| is(name)).cloned()
+        let shown = self.0.as_ref()?;
+        // A site may lose a node while its connection stays, and a node that is new to it connects anew.
+        let name = shown.name.get_or_init(|| find(&shown.certificate, site)).as_ref()?;
+        site.node(name.as_str()).map(|node| node.name.clone())
     }
+}
+
+/// Which node of a site a certificate names.
+fn find(certificate: &CertificateDer<'_>, site: &Site) -> Option<NodeName> {
+    let certificate = ParsedCertificate::try_from(certificate).ok()?;
+    let is = |name: &NodeName| {
+        let name = ServerName::try_from(format!("{name}.{}", site.domain));
+        name.is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
+    };
+    site.nodes.iter().map(|node| &node.name).find(|name| is(name)).cloned()
 }

@@ -191,9 +191,9 @@ fn nodes_of(set: &PackageSet, dir: &str, site: &Site, files: &[Content]) -> Vec<
             sources.insert(name, String::from_utf8_lossy(bytes).into_owned());
         }
     }
-    let names = site.nodes.iter().map(|node| node.name.to_string());
-    let wishes = |name: &str| publish::compile_node(site, &sources, name).map(|c| publish::wishes(&c));
-    names.filter(|name| wishes(name).is_ok_and(|wishes| wishes == set.wishes)).collect()
+    let round = publish::fleet(site, sources).compile(|_, compiled| Ok(publish::wishes(compiled)));
+    let wishes_it = |wishes: Result<Vec<String>, _>| wishes.is_ok_and(|wishes| wishes == set.wishes);
+    round.into_iter().filter_map(|(name, wishes)| wishes_it(wishes).then_some(name)).collect()
 }
 
 fn mb(bytes: u64) -> String {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use gatehouse_lcfg::publish;
 use gatehouse_model::{Doing as _, Fault, LockedPackage, Site};
 
 use super::Archives;
@@ -71,6 +72,7 @@ impl Solver {
         if essential {
             args.push("?essential");
         }
+        let wishes = self.exact(wishes)?;
         args.extend(wishes.iter().map(String::as_str));
         let uris = self.apt("apt-get", &args)?;
         let chosen = uris.lines().filter(|l| l.starts_with('\'')).map(chosen).collect::<Option<Vec<_>>>();
@@ -86,6 +88,26 @@ impl Solver {
         }
         packages.sort();
         Ok(packages)
+    }
+
+    /// The wishes with exact versions where they ask for a pattern. One that nothing fits stays for apt to refuse.
+    fn exact(&self, wishes: &[String]) -> Result<Vec<String>, Fault> {
+        let asks = |wish: &&String| wish.contains('=');
+        let names: Vec<&str> = wishes
+            .iter()
+            .filter(asks)
+            .filter_map(|wish| wish.split_once('='))
+            .map(|(name, _)| name)
+            .collect();
+        if names.is_empty() {
+            return Ok(wishes.to_vec());
+        }
+        let known = self.apt("apt-cache", &[&["madison"], names.as_slice()].concat())?;
+        let exact = |wish: &String| {
+            let name = wish.split_once('=').map_or(wish.as_str(), |(name, _)| name);
+            publish::exact_wish(wish, versions(&known, name)).unwrap_or_else(|| wish.clone())
+        };
+        Ok(wishes.iter().map(exact).collect())
     }
 
     fn locked(&self, choice: &Chosen, records: &Records) -> Result<LockedPackage, Fault> {
@@ -123,6 +145,15 @@ impl Solver {
     fn apt(&self, program: &str, args: &[&str]) -> Result<String, Fault> {
         tool::run_with(program, args, ("APT_CONFIG", self.conf.as_os_str()))
     }
+}
+
+/// The versions of a package among lines `name | version | source` of `apt-cache madison`.
+fn versions<'a>(known: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let name = name.split_once(':').map_or(name, |(name, _)| name);
+    known.lines().filter_map(move |line| {
+        let mut parts = line.split('|').map(str::trim);
+        (parts.next()? == name).then(|| parts.next()).flatten()
+    })
 }
 
 /// One line of `apt-get --print-uris`: `'URI' FILE SIZE HASH`.
@@ -209,6 +240,13 @@ fn configuration(dir: &Path, sources: &Path, status: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_the_versions_that_there_are() {
+        let known = "      bash | 5.2.37-2+b5 | http://m/debian trixie/main amd64 Packages\n\
+                     bash-doc | 1 | x\n      bash | 5.1-1 | y\n";
+        assert_eq!(versions(known, "bash:amd64").collect::<Vec<_>>(), ["5.2.37-2+b5", "5.1-1"]);
+    }
 
     #[test]
     fn reads_a_line_of_print_uris() {

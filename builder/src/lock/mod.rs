@@ -7,6 +7,7 @@ mod wishes;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use gatehouse_lcfg::publish;
 use gatehouse_model::{Digest, Doing as _, Fault, Lock, LockedPackage, PackageSet, Site};
 
 use crate::cache::Cache;
@@ -88,20 +89,13 @@ fn make(dir: &SiteDir, site: &Site, agent: Digest, cache: &Cache) -> Result<Lock
 
 fn request(dir: &SiteDir, site: &Site) -> Result<Request, Fault> {
     let mut request = wishes::of_host(site);
-    let mut problems = Vec::new();
-    for node in &site.nodes {
-        match dir.compile(site, node.name.as_str()) {
-            Ok(compiled) => {
-                let wishes = gatehouse_lcfg::publish::wishes(&compiled);
-                let name = format!("node-{}", Digest::of(wishes.join("\n").as_bytes()).short());
-                request.insert(name, wishes);
-            }
-            Err(more) => problems.extend(more),
-        }
+    let mut fleet = dir.fleet(site)?;
+    let round = fleet.compile(|_, compiled| Ok(publish::wishes(compiled)));
+    for wishes in crate::commands::all_good(&fleet, round)?.into_values() {
+        let name = format!("node-{}", Digest::of(wishes.join("\n").as_bytes()).short());
+        request.insert(name, wishes);
     }
-    problems.sort();
-    problems.dedup();
-    if problems.is_empty() { Ok(request) } else { Err(Fault::of_problems(problems)) }
+    Ok(request)
 }
 
 /// The digest of all that the solver's answer depends on, but the archive's state.

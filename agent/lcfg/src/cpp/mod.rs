@@ -8,12 +8,13 @@ mod expr;
 mod lines;
 mod macros;
 
-use std::collections::BTreeSet;
-
 use crate::Sources;
 use crate::report::{At, Report, nearest};
+use crate::sources::{Depends, Text};
 use lines::COMMENT;
 use macros::{Macros, identifier};
+
+pub(crate) use lines::{Logical, split};
 
 /// Includes nested deeper than this are taken for a circle.
 const MAX_INCLUDES: usize = 64;
@@ -33,12 +34,26 @@ pub(crate) struct Line {
     pub(crate) text: String,
 }
 
-/// The texts that a compile may read, and which of them it did.
+/// The texts that a compile may read, and which of them it did or would have.
 #[derive(Debug)]
 pub(crate) struct Texts<'a> {
     pub(crate) sources: &'a Sources,
-    pub(crate) site_header: &'a str,
-    pub(crate) reads: BTreeSet<String>,
+    pub(crate) site_header: &'a Text,
+    pub(crate) depends: Depends,
+}
+
+impl<'a> Texts<'a> {
+    pub(crate) fn new(sources: &'a Sources, site_header: &'a Text) -> Self {
+        Self { sources, site_header, depends: Depends::default() }
+    }
+
+    /// A file, and note of it whether it is there or not.
+    pub(crate) fn open(&mut self, path: &str) -> Option<&'a Text> {
+        let text = self.sources.text(path);
+        let depends = if text.is_some() { &mut self.depends.read } else { &mut self.depends.other };
+        depends.insert(path.to_owned());
+        text
+    }
 }
 
 /// Preprocesses one file and what it includes; `at` is its line 0, `folders` where includes are searched.
@@ -46,7 +61,7 @@ pub(crate) fn preprocess(
     texts: &mut Texts,
     report: &mut Report,
     at: At,
-    text: &str,
+    text: &Text,
     folders: &[&str],
 ) -> Vec<Line> {
     let mut run = Run {
@@ -82,9 +97,9 @@ struct Branch {
     last: bool,
 }
 
-impl Run<'_, '_> {
-    fn file(&mut self, file: At, text: &str) {
-        let all = match lines::split(text) {
+impl<'b> Run<'_, 'b> {
+    fn file(&mut self, file: At, text: &Text) {
+        let all = match text.lines() {
             Ok(all) => all,
             Err(line) => {
                 return self
@@ -229,35 +244,32 @@ impl Run<'_, '_> {
             self.file(file, text);
             return Ok(());
         }
-        let path = self.find(at, name, beside)?;
-        let sources = self.texts.sources;
-        let text = sources.get(&path).unwrap_or_default();
-        self.texts.reads.insert(path.clone());
+        let (path, text) = self.find(at, name, beside)?;
         let file = self.report.open(format!("lcfg/{path}"), Some(at));
         self.file(file, text);
         Ok(())
     }
 
-    /// The path of an include: beside the including file if quoted, then in each folder.
-    fn find(&self, at: At, name: &str, beside: bool) -> Result<String, String> {
+    /// The path and text of an include: beside the including file if quoted, then in each folder.
+    fn find(&mut self, at: At, name: &str, beside: bool) -> Result<(String, &'b Text), String> {
         let own = self.report.file(at).strip_prefix("lcfg/").and_then(|path| path.rsplit_once('/'));
         let own = own.filter(|_| beside).map(|(folder, _)| folder);
-        let candidates: Vec<String> = own
-            .into_iter()
-            .chain(self.folders.iter().copied())
-            .filter_map(|folder| join(folder, name))
-            .collect();
+        let folders = own.into_iter().chain(self.folders.iter().copied());
+        let candidates: Vec<String> = folders.filter_map(|folder| join(folder, name)).collect();
+        for path in candidates {
+            if let Some(text) = self.texts.open(&path) {
+                return Ok((path, text));
+            }
+        }
         let sources = self.texts.sources;
-        candidates.iter().find(|path| sources.get(path).is_some()).cloned().ok_or_else(|| {
-            let known = self.folders.iter().flat_map(|folder| {
-                sources.iter().filter_map(move |(path, _)| path.strip_prefix(folder)?.strip_prefix('/'))
-            });
-            let hint = nearest(name, known).map_or_else(
-                || format!("add the file under lcfg/{}", self.folders[0]),
-                |near| format!("did you mean {near}?"),
-            );
-            format!("{name:?} is not among the site's files; {hint}")
-        })
+        let known = self.folders.iter().flat_map(|folder| {
+            sources.iter().filter_map(move |(path, _)| path.strip_prefix(folder)?.strip_prefix('/'))
+        });
+        let hint = nearest(name, known).map_or_else(
+            || format!("add the file under lcfg/{}", self.folders[0]),
+            |near| format!("did you mean {near}?"),
+        );
+        Err(format!("{name:?} is not among the site's files; {hint}"))
     }
 }
 
@@ -307,10 +319,11 @@ mod tests {
         for (path, text) in files {
             sources.insert(*path, *text);
         }
-        let mut texts = Texts { sources: &sources, site_header, reads: BTreeSet::new() };
+        let header = Text::new(site_header);
+        let mut texts = Texts::new(&sources, &header);
         let mut report = Report::default();
         let at = report.open("lcfg/source/n", None);
-        let lines = preprocess(&mut texts, &mut report, at, files[0].1, &["include"]);
+        let lines = preprocess(&mut texts, &mut report, at, &Text::new(files[0].1), &["include"]);
         let problems = report.into_problems();
         if problems.is_empty() {
             Ok(lines.into_iter().map(|line| line.text).collect())

@@ -1,12 +1,67 @@
 //! `profile.packages`: specifications and `@lists` in order, each prefix applied to what is listed before it.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use gatehouse_model::Problem;
 
 use super::{PackageSpec, version};
+use crate::Sources;
+use crate::compile::derivation;
 use crate::cpp::{self, Line, Texts};
 use crate::report::{At, Report};
-use crate::values::Derivation;
+use crate::sources::{Depends, Text};
+
+/// One word of `profile.packages`, and the file and line that brought it, where that tells two words apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Word {
+    text: String,
+    place: Option<(String, usize)>,
+}
+
+impl Word {
+    /// What a list says does not depend on who names it; a specification's derivation is the line it stands on.
+    pub(crate) fn new(text: &str, at: At, report: &Report) -> Self {
+        let place = (!text.starts_with('@')).then(|| (report.file(at).to_owned(), at.line));
+        Self { text: text.to_owned(), place }
+    }
+}
+
+/// What came of some words.
+#[derive(Debug, Default)]
+pub(crate) struct Resolved {
+    /// Sorted by name.
+    pub(crate) wishes: Arc<Vec<PackageSpec>>,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) depends: Depends,
+}
+
+/// What came of all words so far: most nodes ask for the same as others.
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    known: Mutex<BTreeMap<Vec<Word>, Cell>>,
+}
+
+/// Filled once, by the first thread that needs it.
+type Cell = Arc<OnceLock<Arc<Resolved>>>;
+
+impl Lists {
+    /// The wishes of these words; two threads that ask for the same find it once.
+    pub(crate) fn resolve(&self, sources: &Sources, words: &[Word]) -> Arc<Resolved> {
+        let cell = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(words.to_vec()).or_default())
+        };
+        Arc::clone(cell.get_or_init(|| Arc::new(resolve(sources, words))))
+    }
+
+    /// Forgets what depends on any of these, and what nobody has any more.
+    pub(crate) fn forget(&mut self, changed: &BTreeSet<String>) {
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, cell| cell.get().is_some_and(|resolved| !resolved.depends.on_any(changed)));
+    }
+}
 
 /// A package is looked up by these; another context or architecture is another package.
 type Key = (String, Option<String>, Option<String>);
@@ -18,41 +73,38 @@ struct Listed {
     pinned: bool,
 }
 
-/// Makes the wishes from the words of `profile.packages`, each with the line that brought it; sorted by name.
-pub(crate) fn resolve(
-    texts: &mut Texts,
-    report: &mut Report,
-    words: &[(String, At)],
-    derive: fn(&Report, &[At]) -> Derivation,
-) -> Vec<PackageSpec> {
-    let mut lists = Lists { texts, report, listed: BTreeMap::new() };
-    for (word, at) in words {
-        match word.strip_prefix('@') {
-            Some(name) => lists.file(name, *at),
-            None => lists.parse(word, *at, None),
+/// Makes the wishes from the words of `profile.packages`.
+fn resolve(sources: &Sources, words: &[Word]) -> Resolved {
+    let none = Text::new("");
+    let mut texts = Texts::new(sources, &none);
+    let mut report = Report::default();
+    let mut lists = Apply { texts: &mut texts, report: &mut report, listed: BTreeMap::new() };
+    for Word { text, place } in words {
+        if let Some(name) = text.strip_prefix('@') {
+            lists.file(name);
+        } else {
+            let (file, line) = place.clone().unwrap_or_default();
+            let at = lists.report.open(file, None).on(line);
+            lists.parse(text, at, None);
         }
     }
-    let Lists { report, listed, .. } = lists;
-    let finish = |listed: Listed| PackageSpec { derivation: derive(report, &listed.places), ..listed.spec };
-    listed.into_values().map(finish).collect()
+    let listed = lists.listed;
+    let finish =
+        |listed: Listed| PackageSpec { derivation: derivation(&report, &listed.places), ..listed.spec };
+    let wishes = Arc::new(listed.into_values().map(finish).collect());
+    Resolved { wishes, depends: texts.depends, problems: report.into_problems() }
 }
 
-struct Lists<'a, 'b> {
+struct Apply<'a, 'b> {
     texts: &'a mut Texts<'b>,
     report: &'a mut Report,
     listed: BTreeMap<Key, Listed>,
 }
 
-impl Lists<'_, '_> {
-    fn file(&mut self, name: &str, at: At) {
+impl Apply<'_, '_> {
+    fn file(&mut self, name: &str) {
         let path = format!("packages/{name}");
-        let sources = self.texts.sources;
-        let Some(text) = sources.get(&path) else {
-            let what =
-                format!("@{name} is not among the site's package lists; add lcfg/{path} or correct the name");
-            return self.report.problem(at, what);
-        };
-        self.texts.reads.insert(path.clone());
+        let Some(text) = self.texts.open(&path) else { return };
         let file = self.report.open(format!("lcfg/{path}"), None);
         let lines = cpp::preprocess(self.texts, self.report, file, text, &["packages", "include"]);
         self.lines(&lines);
@@ -138,7 +190,7 @@ fn pragma_context(text: &str) -> Result<Option<String>, String> {
     let quoted = rest.trim().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match (word, quoted) {
         ("context", Some(expression)) => {
-            crate::context::priority(expression).map(|_| Some(expression.to_owned()))
+            crate::context::check(expression).map(|()| Some(expression.to_owned()))
         }
         ("category" | "derive", Some(_)) => Ok(None),
         _ => Err(format!("#pragma LCFG {text} is not known; write context, category or derive and \"text\"")),
@@ -147,24 +199,20 @@ fn pragma_context(text: &str) -> Result<Option<String>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::Sources;
 
     fn run(list: &str) -> Result<Vec<String>, Vec<String>> {
         let mut sources = Sources::new();
         sources.insert("packages/a.pkgs", list);
         sources.insert("packages/more.pkgs", "from-more=1\n");
-        let mut texts = Texts { sources: &sources, site_header: "", reads: BTreeSet::new() };
-        let mut report = Report::default();
-        let at = report.open("lcfg/source/n", None);
-        let wishes = resolve(&mut texts, &mut report, &[("@a.pkgs".to_owned(), at.on(1))], |_, _| Vec::new());
-        let problems = report.into_problems();
-        if problems.is_empty() {
-            Ok(wishes.iter().map(|spec| format!("{spec:#}")).collect())
+        let words = vec![Word { text: "@a.pkgs".to_owned(), place: None }];
+        let resolved = Lists::default().resolve(&sources, &words);
+        if resolved.problems.is_empty() {
+            Ok(resolved.wishes.iter().map(|spec| format!("{spec:#}")).collect())
         } else {
-            Err(problems.iter().map(ToString::to_string).collect())
+            Err(resolved.problems.iter().map(ToString::to_string).collect())
         }
     }
 
@@ -205,6 +253,63 @@ mod tests {
         ] {
             let problems = run(list).unwrap_err();
             assert!(problems[0].contains(wanted), "{list:?}: {problems:?}");
+        }
+    }
+
+    /// One entry as a plain model keeps it: what is listed under a name and architecture, and whether it is pinned.
+    type Model = BTreeMap<(usize, bool), (u32, bool)>;
+
+    /// The rules of the prefixes one by one; `None` where the line is an error.
+    fn apply_to_model(model: &mut Model, prefix: &str, key: (usize, bool), version: u32) -> Option<()> {
+        let old = model.get(&key).copied();
+        let pinned = old.is_some_and(|(_, pinned)| pinned);
+        let differs = old.is_some_and(|(have, _)| have != version);
+        match prefix {
+            "" if differs => return None,
+            "" | "~" => drop(model.entry(key).or_insert((version, false))),
+            "?" if old.is_none() || pinned => {}
+            ">" if old.is_some_and(|(have, _)| version <= have) => {}
+            _ if pinned => return None,
+            "-" => drop(model.remove(&key)),
+            prefix => drop(model.insert(key, (version, prefix == "!"))),
+        }
+        Some(())
+    }
+
+    proptest! {
+        #[test]
+        fn lists_merge_as_the_rules_say(
+            lines in prop::collection::vec(
+                (prop::sample::select(vec!["", "+", "-", "?", "!", "~", ">"]), 0_usize..3, any::<bool>(), 1_u32..4),
+                0..12,
+            ),
+        ) {
+            let mut model = Model::new();
+            let mut wrong = 0;
+            let mut list = Vec::new();
+            for (prefix, name, arch, version) in lines {
+                let text = ["a", "b", "c"][name];
+                let arch_text = if arch { "/i386" } else { "" };
+                list.push(format!("{prefix}{text}-{version}-1{arch_text}:b\n"));
+                wrong += usize::from(apply_to_model(&mut model, prefix, (name, arch), version).is_none());
+            }
+            let list = list.concat();
+            match run(&list) {
+                Ok(got) => {
+                    prop_assert_eq!(wrong, 0, "{}", list);
+                    let mut wanted: Vec<String> = model
+                        .into_iter()
+                        .map(|((name, arch), (version, _))| {
+                            format!("{}-{version}-1{}:b", ["a", "b", "c"][name], if arch { "/i386" } else { "" })
+                        })
+                        .collect();
+                    wanted.sort();
+                    let mut got = got;
+                    got.sort();
+                    prop_assert_eq!(got, wanted, "{}", list);
+                }
+                Err(problems) => prop_assert_eq!(problems.len(), wrong, "{}: {:?}", list, problems),
+            }
         }
     }
 }

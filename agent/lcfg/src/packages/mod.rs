@@ -6,4 +6,5 @@ mod version;
 
 pub use spec::PackageSpec;
 
-pub(crate) use list::resolve;
+pub(crate) use list::{Lists, Word};
+pub(crate) use version::compare as compare_versions;

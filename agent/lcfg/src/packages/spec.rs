@@ -1,10 +1,12 @@
 //! One package specification: `[prefix][arch/]name=version[-release][/arch][:flags][context]`, or the older
 //! form with hyphens.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
 use crate::context;
+use crate::glob::matches;
 use crate::values::Derivation;
 
 /// A package as lists, profiles and locks name it.
@@ -52,6 +54,32 @@ impl PackageSpec {
         }
     }
 
+    /// The order of packages in a profile.
+    pub(crate) fn by_key(&self, other: &Self) -> Ordering {
+        let key = |spec: &Self| (spec.name.clone(), spec.arch.clone(), spec.context.clone());
+        self.name.cmp(&other.name).then_with(|| key(self).cmp(&key(other)))
+    }
+
+    /// Whether both ask for the same version and release.
+    pub(crate) fn is_same_version(&self, other: &Self) -> bool {
+        (&self.version, &self.release) == (&other.version, &other.release)
+    }
+
+    /// Whether a package of this version is what the specification asks for.
+    ///
+    /// `*` stands for any characters and `?` for one; without a release, any release of the version will do.
+    pub fn fits(&self, version: &str) -> bool {
+        let (Some(wanted), release) = (self.version.as_deref(), self.release.as_deref()) else {
+            return self.release.as_deref().is_none_or(|release| {
+                version.rsplit_once('-').is_some_and(|(_, have)| matches(release, have))
+            });
+        };
+        match release {
+            Some(release) => matches(&format!("{wanted}-{release}"), version),
+            None => matches(wanted, version) || matches(&format!("{wanted}-*"), version),
+        }
+    }
+
     /// Says what is wrong with the parts, wherever they came from.
     pub(crate) fn check(&self) -> Result<(), String> {
         let allowed = |part: &Option<String>, extra: &str| {
@@ -78,7 +106,7 @@ impl PackageSpec {
         if !allowed(&self.flags, "") {
             return wrong("flags", &self.flags);
         }
-        context::priority(self.context.as_deref().unwrap_or_default()).map(|_| ())
+        context::check(self.context.as_deref().unwrap_or_default())
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -240,6 +268,28 @@ mod tests {
         let debian = PackageSpec::debian("foo", "1:2.0-1-3", Some("amd64"));
         assert_eq!(debian.to_string(), "foo=1:2.0-1-3/amd64");
         assert_eq!(debian.debian_version().as_deref(), Some("1:2.0-1-3"));
+    }
+
+    #[test]
+    fn versions_fit_patterns() {
+        for (spec, version, fits) in [
+            ("foo=*", "1:2-3", true),
+            ("foo=1.*", "1.2-3", true),
+            ("foo=1.*", "2.1", false),
+            ("foo-1.2-*", "1.2-7", true),
+            ("foo-1.2-*", "1.20-7", false),
+            ("foo=1.2", "1.2", true),
+            ("foo=1.2", "1.2-1+b1", true),
+            ("foo=1.2-1", "1.2-1", true),
+            ("foo=1.2-1", "1.2-1+b1", false),
+            ("foo=1.2-1*", "1.2-1+b1", true),
+            ("foo=1.?-*", "1.2-1", true),
+            ("foo-*-1", "7-1", true),
+            ("foo-*-1", "7-2", false),
+            ("foo-*-1", "7", false),
+        ] {
+            assert_eq!(spec.parse::<PackageSpec>().unwrap().fits(version), fits, "{spec} {version}");
+        }
     }
 
     proptest! {

@@ -7,7 +7,8 @@ mod tree;
 mod write;
 
 pub(crate) use read::read;
-pub(crate) use write::write;
+pub(crate) use tree::FILE;
+pub(crate) use write::{components, head, packages, tail, write};
 
 /// What the name of every record ends in.
 const RECORD: &str = "_RECORD";

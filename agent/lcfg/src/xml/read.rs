@@ -1,11 +1,13 @@
 //! The strict reader: envelope, components, packages.
 
+use std::collections::BTreeMap;
+
 use gatehouse_model::Problem;
 
 use super::date;
 use super::record::Records;
 use super::tree::{self, Element, FILE};
-use crate::context;
+use crate::context::{self, Contexts};
 use crate::values::{Component, is_name, parse_derivation};
 use crate::{PackageSpec, Profile};
 
@@ -34,6 +36,8 @@ struct Envelope {
     problems: Vec<Problem>,
     components: bool,
     packages: bool,
+    /// Where each name and architecture stands in the profile's packages.
+    packages_seen: BTreeMap<(String, Option<String>), Vec<usize>>,
 }
 
 impl Envelope {
@@ -77,8 +81,7 @@ impl Envelope {
             self.wrong(element, "<packages> is before <components>");
         }
         element.children.iter().for_each(|child| self.package(child));
-        let package = |spec: &PackageSpec| (spec.name.clone(), spec.arch.clone(), spec.context.clone());
-        self.profile.packages.sort_by_key(package);
+        self.profile.packages.sort_by(PackageSpec::by_key);
     }
 
     fn component(&mut self, element: &Element) {
@@ -103,6 +106,11 @@ impl Envelope {
             records.resource(child, &child.name);
         }
         let component: Component = records.component;
+        for name in component.variants.keys() {
+            if let Err(what) = component.chosen(name, &Contexts::none()) {
+                self.wrong(element, what);
+            }
+        }
         self.profile.components.push((element.name.clone(), component));
     }
 
@@ -113,21 +121,26 @@ impl Envelope {
         }
     }
 
-    /// Two versions of one package may only be here under contexts of different priority.
+    /// Two versions of one package may only be here under different contexts, of which one holds at most.
     fn add(&mut self, element: &Element, spec: PackageSpec) {
         let priority = |spec: &PackageSpec| {
-            context::priority(spec.context.as_deref().unwrap_or_default()).unwrap_or_default()
+            let context = spec.context.as_deref().unwrap_or_default();
+            context::priority(context, &Contexts::none()).unwrap_or_default()
         };
-        let same = |old: &&PackageSpec| {
-            old.name == spec.name && old.arch == spec.arch && priority(old) == priority(&spec)
-        };
-        match self.profile.packages.iter().find(same) {
-            Some(old) if (&old.version, &old.release) != (&spec.version, &spec.release) => {
-                let what = format!("Version conflict: {old} and {spec}");
-                self.wrong(element, what);
-            }
-            Some(old) if old.context == spec.context => {}
-            _ => self.profile.packages.push(spec),
+        let key = (spec.name.clone(), spec.arch.clone());
+        let others = self.packages_seen.entry(key).or_default();
+        let new = priority(&spec);
+        let clash = others.iter().map(|i| &self.profile.packages[*i]).find(|old| {
+            let same = old.context == spec.context || (new >= 0 && priority(old) == new);
+            same && !old.is_same_version(&spec)
+        });
+        if let Some(old) = clash {
+            let what = format!("Version conflict: {old} and {spec}");
+            return self.wrong(element, what);
+        }
+        if others.iter().all(|i| self.profile.packages[*i].context != spec.context) {
+            others.push(self.profile.packages.len());
+            self.profile.packages.push(spec);
         }
     }
 

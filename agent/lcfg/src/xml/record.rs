@@ -52,7 +52,7 @@ impl<'a> Records<'a> {
     fn read(&mut self, element: &Element, name: &str) -> Result<Resource, String> {
         let context =
             element.attribute("cfg:context").filter(|text| !text.trim().is_empty()).map(str::to_owned);
-        context.as_deref().map_or(Ok(0), context::priority)?;
+        context.as_deref().map_or(Ok(()), context::check)?;
         let kind = element.attribute("cfg:type").map_or(Ok(Kind::String), Kind::parse)?;
         let kind = match element.attribute("cfg:template") {
             Some(templates) => Kind::List(template::list(templates.split_whitespace())?),
@@ -128,20 +128,18 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Of two variants the one whose context has the higher priority stays.
+    /// The same resource may be here again with the same value, or with another under a context of its own.
     fn insert(&mut self, element: &Element, name: &str, resource: Resource) {
-        let priority = |resource: &Resource| {
-            resource.context.as_deref().map_or(Ok(0), context::priority).unwrap_or_default()
-        };
-        let Some(old) = self.component.resources.get(name) else {
-            self.component.resources.insert(name.to_owned(), resource);
-            return;
-        };
-        if priority(old) == priority(&resource) && old.value != resource.value {
-            let what =
-                format!("{name} is here twice, with the values {:?} and {:?}", old.value, resource.value);
-            self.wrong(element, what);
-        } else if priority(old) < priority(&resource) {
+        let same = self.component.all(name).find(|old| old.context == resource.context);
+        if let Some(old) = same {
+            if old.value != resource.value {
+                let what =
+                    format!("{name} is here twice, with the values {:?} and {:?}", old.value, resource.value);
+                self.wrong(element, what);
+            }
+        } else if resource.context.is_some() {
+            self.component.variants.entry(name.to_owned()).or_default().push(resource);
+        } else {
             self.component.resources.insert(name.to_owned(), resource);
         }
     }

@@ -9,7 +9,7 @@ use quick_xml::reader::Reader;
 use crate::values::is_xml_char;
 
 /// The name under which problems of a profile are reported.
-pub(super) const FILE: &str = "profile.xml";
+pub(crate) const FILE: &str = "profile.xml";
 /// Far deeper than lists can nest.
 const MAX_DEPTH: usize = 32;
 

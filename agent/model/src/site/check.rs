@@ -5,13 +5,13 @@ use toml::de::DeTable;
 use super::check_nodes::{inside, node_name, nodes, whole_mib};
 use super::read::{At, Reader, Section};
 use super::{
-    Access, DiskRole, DiskRule, DiskSort, Erase, Host, Install, InstallTo, Network, NicRule, Packages, Site,
-    Subnet, VmmKind, values,
+    ACK_PORT, Access, DiskRole, DiskRule, DiskSort, Erase, Host, Install, InstallTo, NOTIFY_PORT, Network,
+    NicRule, Packages, Server, Site, Subnet, VmmKind, values,
 };
 use crate::{Mac, NodeName, Problem, Size};
 
 pub(super) const TOP: &[&str] =
-    &["schema", "site", "install", "disk", "network", "host", "node", "access", "packages"];
+    &["schema", "site", "install", "disk", "network", "host", "node", "access", "packages", "server"];
 pub(super) const SITE: &[&str] = &["name", "domain", "epoch"];
 pub(super) const INSTALL: &[&str] = &["to"];
 pub(super) const DISK: &[&str] = &[
@@ -25,6 +25,7 @@ pub(super) const HOST: &[&str] = &["vmm", "memory", "vcpus"];
 pub(super) const ACCESS: &[&str] = &["keys", "from"];
 pub(super) const PACKAGES: &[&str] =
     &["suite", "components", "mirror", "host", "firmware", "extra", "layers"];
+pub(super) const SERVER: &[&str] = &["notify-port", "ack-port"];
 
 const BUSES: &[(&str, &str)] = &[
     ("nvme", "nvme"),
@@ -124,6 +125,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
     let subnet = network.as_ref().map(|network| network.subnet);
     let access = access(r, top, subnet);
     let packages = packages(r, top);
+    let server = server(r, top);
     Some(Site {
         name: name?.value,
         domain: domain?.value,
@@ -135,6 +137,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
         nodes,
         access: access?,
         packages,
+        server,
     })
 }
 
@@ -294,6 +297,16 @@ fn access(r: &mut Reader, top: &Section<'_>, subnet: Option<Subnet>) -> Option<A
     let from = plain(section.list(r, "from", values::any_network));
     let from = if from.is_empty() { vec![subnet?] } else { from };
     Some(Access { keys, from })
+}
+
+fn server(r: &mut Reader, top: &Section<'_>) -> Server {
+    let section = top.section(r, "server", "server");
+    section.only(r, SERVER);
+    let port = |number: Option<u32>| number.and_then(|port| u16::try_from(port).ok());
+    Server {
+        notify_port: port(section.number(r, "notify-port", 1, 65535)).unwrap_or(NOTIFY_PORT),
+        ack_port: port(section.number(r, "ack-port", 1, 65535)).unwrap_or(ACK_PORT),
+    }
 }
 
 fn packages(r: &mut Reader, top: &Section<'_>) -> Packages {

@@ -34,6 +34,9 @@ pub struct SiteFile {
     /// Where packages come from and which are added.
     #[serde(default, skip_serializing_if = "is_default")]
     pub packages: PackagesSection,
+    /// How the install server and the nodes tell each other that something is new.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub server: ServerSection,
 }
 
 /// What the site is called.
@@ -231,6 +234,21 @@ pub struct PackagesSection {
     /// smaller, and nodes are installed package by package.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<bool>,
+}
+
+/// How the install server and the nodes tell each other that something is new. These datagrams are hints: a profile
+/// is fetched and acknowledged over TLS, and without them nodes poll.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ServerSection {
+    /// UDP port at which nodes hear of a changed profile; 732 where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub notify_port: Option<u32>,
+    /// UDP port at which the host hears of nodes; 733 where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub ack_port: Option<u32>,
 }
 
 fn is_default<T: Default + PartialEq>(section: &T) -> bool {

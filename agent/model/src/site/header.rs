@@ -8,6 +8,10 @@ use super::{Node, Site};
 pub const HTTP_PORT: u16 = 80;
 /// Port of the profiles, enrolment, progress and control.
 pub const LCFG_SERVER_PORT: u16 = 443;
+/// UDP port at which LCFG clients hear of a changed profile (service `lcfg`).
+pub const NOTIFY_PORT: u16 = 732;
+/// UDP port at which an LCFG server hears of its clients (service `lcfgack`).
+pub const ACK_PORT: u16 = 733;
 
 /// The text of `<gatehouse/site.h>` as the source of one node sees it.
 pub fn node_header(site: &Site, node: &Node) -> String {
@@ -43,6 +47,8 @@ fn site_values(site: &Site) -> Vec<(&'static str, String)> {
         ("SITE_PREFIX", network.subnet.prefix.to_string()),
         ("SITE_NETMASK", network.subnet.mask().to_string()),
         ("SITE_DISK0", "disk0".to_owned()),
+        ("SITE_NOTIFY_PORT", site.server.notify_port.to_string()),
+        ("SITE_ACK_PORT", site.server.ack_port.to_string()),
     ]);
     values
 }
@@ -80,15 +86,10 @@ fn plain_key(key: &str) -> String {
     plain.join(" ")
 }
 
+/// The host's line of /etc/hosts; the nodes tell each other theirs in a spanning map.
 fn hosts(site: &Site, out: &mut String) {
-    let host = ("host".to_owned(), site.network.host, &site.name);
-    let nodes =
-        site.nodes.iter().map(|node| (node.name.as_str().replace('-', "_"), node.address, &node.name));
-    let entries: Vec<_> = std::iter::once(host).chain(nodes).collect();
-    let tags: Vec<&str> = entries.iter().map(|(tag, ..)| tag.as_str()).collect();
-    let _ = writeln!(out, "hosts.entries {}", tags.join(" "));
-    for (tag, address, name) in &entries {
-        let _ = writeln!(out, "hosts.address_{tag} {address}");
-        let _ = writeln!(out, "hosts.names_{tag} {name}.{} {name}", site.domain);
-    }
+    let (name, domain) = (&site.name, &site.domain);
+    let _ = writeln!(out, "hosts.entries host");
+    let _ = writeln!(out, "hosts.address_host {}", site.network.host);
+    let _ = writeln!(out, "hosts.names_host {name}.{domain} {name}");
 }

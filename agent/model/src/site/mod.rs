@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Mac, NodeName, Size};
 
 pub use file::SiteFile;
-pub use header::{HTTP_PORT, LCFG_SERVER_PORT, node_header};
+pub use header::{ACK_PORT, HTTP_PORT, LCFG_SERVER_PORT, NOTIFY_PORT, node_header};
 pub use schema::json_schema;
 
 /// One installation.
@@ -41,6 +41,8 @@ pub struct Site {
     pub access: Access,
     /// `[packages]`.
     pub packages: Packages,
+    /// `[server]`.
+    pub server: Server,
 }
 
 /// Where the system is installed to.
@@ -272,6 +274,15 @@ pub struct Packages {
     /// `packages.layers`: whether the image has nodes' configured trees, which install much faster, or only the
     /// packages that they are made of.
     pub layers: bool,
+}
+
+/// `[server]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// `server.notify-port`: UDP port at which nodes hear of a changed profile.
+    pub notify_port: u16,
+    /// `server.ack-port`: UDP port at which the host hears of nodes.
+    pub ack_port: u16,
 }
 
 impl Site {

@@ -29,6 +29,7 @@ mod tests {
             ("NodeSection", check_nodes::NODE),
             ("AccessSection", check::ACCESS),
             ("PackagesSection", check::PACKAGES),
+            ("ServerSection", check::SERVER),
         ] {
             let part = if section.is_empty() { &schema } else { &schema["$defs"][section] };
             let mut keys: Vec<&str> =

@@ -27,7 +27,8 @@ pub(super) fn nftables_conf(site: &Site, before: Option<&Site>) -> String {
     rule(&format!(
         "iifname \"{BRIDGE}\" ip saddr {own} tcp dport {{ {HTTP_PORT}, {LCFG_SERVER_PORT} }} accept"
     ));
-    rule(&format!("iifname \"{BRIDGE}\" ip saddr {own} udp dport 123 accept"));
+    let ack = site.server.ack_port;
+    rule(&format!("iifname \"{BRIDGE}\" ip saddr {own} udp dport {{ 123, {ack} }} accept"));
     // The host is no router: what is bridged never comes by here.
     out.push_str(
         "\t}\n\n\tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n",

@@ -11,6 +11,8 @@
 #define SITE_PREFIX 22
 #define SITE_NETMASK 255.255.252.0
 #define SITE_DISK0 disk0
+#define SITE_NOTIFY_PORT 732
+#define SITE_ACK_PORT 733
 #define NODE_NAME ce-1
 #define NODE_ADDRESS 192.168.5.1
 #define NODE_MAC 02:00:00:00:00:11
@@ -21,11 +23,7 @@
 auth.rootkeys k0 k1
 auth.rootkey_k0 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f joe __ at __ _home_
 auth.rootkey_k1 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
-hosts.entries host ce_1 wn
+hosts.entries host
 hosts.address_host 192.168.4.10
 hosts.names_host full.full.example.org full
-hosts.address_ce_1 192.168.5.1
-hosts.names_ce_1 ce-1.full.example.org ce-1
-hosts.address_wn 192.168.5.2
-hosts.names_wn wn.full.example.org wn
 #endif

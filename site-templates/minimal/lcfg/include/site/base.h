@@ -3,9 +3,11 @@
 #define SITE_BASE_H
 
 profile.domain      SITE_DOMAIN
-profile.components  profile client install fstab network hosts auth openssh grub
+profile.components  profile client install fstab kernel network hosts auth openssh grub ntp nfs apt cron file boot
 
 client.url          SITE_SERVER_URL
+client.notifyport   SITE_NOTIFY_PORT
+client.ackport      SITE_ACK_PORT
 
 /* root logs in by key only; the keys are those of access.keys in site.toml. */
 openssh.permitroot  prohibit-password

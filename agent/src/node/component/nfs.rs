@@ -1,0 +1,110 @@
+//! `nfs`: directories that others may mount, and directories of others that are mounted here.
+
+use std::fmt::Write as _;
+
+use gatehouse_model::Fault;
+
+use super::work::Work;
+
+const EXPORTS: &str = "/etc/exports.d/gatehouse.exports";
+
+pub(super) fn configure(work: &mut Work<'_>) -> Result<(), Fault> {
+    let mut exports = String::new();
+    for tag in work.words("exports") {
+        let (path, clients) = (work.of("export", tag), work.of("clients", tag));
+        if !path.starts_with('/') || clients.is_empty() {
+            return Err(work.wrong(
+                "export",
+                tag,
+                "write an absolute path, and nfs.clients_… who may mount it",
+            ));
+        }
+        // Writing to a string cannot fail.
+        let _ = writeln!(exports, "\"{path}\" {clients}");
+    }
+    if !exports.is_empty() && !work.target.has("/usr/sbin/exportfs") {
+        return Err(Fault::new("nfs.exports is set, and this node has no NFS server")
+            .help("add nfs-kernel-server to the node's package list"));
+    }
+    work.write_some(EXPORTS, 0o644, &exports)?;
+    let units = mounts(work)?;
+    work.settle()?;
+    if !work.is_running() {
+        return Ok(());
+    }
+    if work.has_changed(EXPORTS) && work.target.has("/usr/sbin/exportfs") {
+        work.target.run("exportfs", &["-ra"])?;
+    }
+    if work.has_changed("/etc/systemd/system/") {
+        work.systemctl(&["daemon-reload"])?;
+    }
+    for unit in units {
+        work.systemctl(&["start", &unit])?;
+    }
+    Ok(())
+}
+
+/// A unit for each mount, which systemd starts at boot as soon as there is a network.
+fn mounts(work: &mut Work<'_>) -> Result<Vec<String>, Fault> {
+    let mut units = Vec::new();
+    for tag in work.words("mounts") {
+        let (device, point) = (work.of("device", tag), work.of("point", tag));
+        if !device.contains(":/") {
+            return Err(work.wrong("device", tag, "write SERVER:/PATH"));
+        }
+        if !point.starts_with('/') || point.contains("..") {
+            return Err(work.wrong("point", tag, "write an absolute path"));
+        }
+        let options = work.of_or("opts", tag, "defaults");
+        let unit = format!("{}.mount", escape(point));
+        let text = format!(
+            "# Written by Gatehouse from the component nfs.\n[Unit]\nAfter=network-online.target\n\n\
+             [Mount]\nWhat={device}\nWhere={point}\nType=nfs\nOptions={options},_netdev\n\n\
+             [Install]\nWantedBy=remote-fs.target\n"
+        );
+        work.write_own(&format!("/etc/systemd/system/{unit}"), 0o644, &text)?;
+        let wants = format!("/etc/systemd/system/remote-fs.target.wants/{unit}");
+        work.own(&wants)?;
+        let outcome = work.target.link(&wants, &format!("/etc/systemd/system/{unit}"))?;
+        work.note(&wants, outcome);
+        units.push(unit);
+    }
+    Ok(units)
+}
+
+/// A path as systemd names units by it (systemd.unit(5), on escaping).
+fn escape(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let mut out = String::new();
+    for (index, byte) in parts.join("/").bytes().enumerate() {
+        match byte {
+            b'/' => out.push('-'),
+            b'.' if index == 0 => out.push_str("\\x2e"),
+            _ if byte.is_ascii_alphanumeric() || b":_.".contains(&byte) => out.push(char::from(byte)),
+            // Writing to a string cannot fail.
+            _ => {
+                let _ = write!(out, "\\x{byte:02x}");
+            }
+        }
+    }
+    if out.is_empty() { "-".to_owned() } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_units_are_named_as_systemd_names_them() {
+        for (path, name) in [
+            ("/home", "home"),
+            ("/srv/grid-data", "srv-grid\\x2ddata"),
+            ("//srv//data/", "srv-data"),
+            ("/.hidden", "\\x2ehidden"),
+            ("/a b", "a\\x20b"),
+            ("/", "-"),
+        ] {
+            assert_eq!(escape(path), name, "{path}");
+        }
+    }
+}
