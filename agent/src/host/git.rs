@@ -119,8 +119,7 @@ pub fn files_of(commit: &str) -> Result<SiteFiles, Fault> {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .doing(|| "starting git archive")?;
-    let files =
-        child.stdout.take().map_or_else(|| Ok(SiteFiles::new()), |pipe| super::import::from_tar(pipe));
+    let files = child.stdout.take().map_or_else(|| Ok(SiteFiles::new()), super::import::from_tar);
     let status = child.wait().doing(|| "waiting for git archive")?;
     if status.success() { files } else { Err(Fault::new(format!("git archive ended with {status}"))) }
 }
