@@ -303,13 +303,12 @@ fn follow(server: &Weak<Server>, mut watch: Option<Watch>) {
     let mut last = String::new();
     let mut generation = 0;
     loop {
-        let touched = match watch.as_mut().map(|watch| watch.wait(REFRESH)) {
-            Some(Ok(touched)) => touched,
-            Some(Err(_)) | None => {
-                watch = None;
-                thread::sleep(REFRESH);
-                Some(BTreeSet::new())
-            }
+        let touched = if let Some(Ok(touched)) = watch.as_mut().map(|watch| watch.wait(REFRESH)) {
+            touched
+        } else {
+            watch = None;
+            thread::sleep(REFRESH);
+            Some(BTreeSet::new())
         };
         let Some(server) = server.upgrade() else { return };
         // Another site directory has taken the place of the one that was watched.

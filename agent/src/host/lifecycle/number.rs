@@ -28,7 +28,7 @@ pub(super) fn of(paths: &Paths, node: &NodeName) -> Result<u32, Fault> {
     for entry in fs::read_dir(&paths.vms).doing(|| format!("reading {}", paths.vms.display()))?.flatten() {
         taken.extend(read(&entry.path().join("conf/number")));
     }
-    let number = (0..u32::MAX).find(|number| !taken.contains(number)).unwrap_or(u32::MAX);
+    let number = (0..=u32::MAX).find(|number| !taken.contains(number)).unwrap_or(u32::MAX);
     write_whole(&file, format!("{number}\n").as_bytes(), 0o644)?;
     Ok(number)
 }
