@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use gatehouse_lcfg::{Difference, Fleet, Profile, Round, Why, publish, told_once};
@@ -136,8 +137,7 @@ pub fn profile(global: &cli::Global, args: &cli::Profile) -> Result<(), Fault> {
     let solve = |_: &[String]| Ok(set.packages.clone());
     let profile = publish::profile_of(&site, &solve, &compiled, &args.node).map_err(Fault::of_problems)?;
     let Some(old) = &args.diff else {
-        print!("{}", profile.to_xml());
-        return Ok(());
+        return print(&profile.to_xml());
     };
     let text = fs::read_to_string(old).doing(|| format!("reading {}", old.display()))?;
     let old = Profile::from_xml(&text).map_err(|problems| {
@@ -151,11 +151,18 @@ pub fn profile(global: &cli::Global, args: &cli::Profile) -> Result<(), Fault> {
 /// Prints an answer, for people or as JSON.
 fn answer<T: Display + Serialize>(json: bool, answer: &T) -> Result<(), Fault> {
     if json {
-        println!("{}", serde_json::to_string_pretty(answer).doing(|| "printing the answer")?);
+        print(&(serde_json::to_string_pretty(answer).doing(|| "printing the answer")? + "\n"))
     } else {
-        print!("{answer}");
+        print(&answer.to_string())
     }
-    Ok(())
+}
+
+/// Prints what may be long; whoever reads it may stop in the middle.
+fn print(text: &str) -> Result<(), Fault> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done.doing(|| "printing"),
+    }
 }
 
 /// What site.lock has for a node's wishes, as it is if it has that; else as one that answers all that the site asks.

@@ -107,7 +107,7 @@ impl<'a> Values<'a> {
         }
         let slot = self.slots.get(&component).and_then(|slots| slots.get(&resource));
         let old = slot.and_then(|slot| slot.setting(context.as_deref()));
-        let mutation = if let Act::Mutate(mutation) = &act { Some(mutation.text()) } else { None };
+        let mutation = if let Act::Mutate(mutation) = &act { Some(mutation.text().to_owned()) } else { None };
         let value = match act {
             Act::Assign(value) => {
                 check_conflict(&component, &resource, old, &value, report)?;
