@@ -146,9 +146,10 @@ fn lock() -> Lock {
     let set = |class: usize| {
         let mut names: Vec<usize> = chosen(class).collect();
         names.sort_by_key(|number| format!("package-number-{number}"));
+        let wishes: Vec<String> = names.iter().map(|number| format!("package-number-{number}")).collect();
         PackageSet {
-            name: format!("node-{class:012}"),
-            wishes: names.iter().map(|number| format!("package-number-{number}")).collect(),
+            name: PackageSet::name_for(&wishes),
+            wishes,
             packages: names.iter().map(|number| package(*number).id()).collect(),
         }
     };

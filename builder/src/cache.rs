@@ -25,7 +25,7 @@ impl Cache {
                 Fault::new("neither XDG_CACHE_HOME nor HOME is set").help("set one, or give --cache DIR")
             })?,
         };
-        for part in ["deb", "apt", "root", "file", "tmp"] {
+        for part in ["deb", "apt", "root", "file", "sites", "tmp"] {
             let dir = top.join(part);
             fs::create_dir_all(&dir).doing(|| format!("making {}", dir.display()))?;
         }
@@ -50,6 +50,11 @@ impl Cache {
     /// A made file (filesystem, boot loader, archive), by the digest of its inputs.
     pub fn file(&self, inputs: &Digest) -> PathBuf {
         self.top.join("file").join(inputs.to_string())
+    }
+
+    /// What is remembered of a site, by the digest of where it lies.
+    pub fn remembered(&self, site: &Digest) -> PathBuf {
+        self.top.join("sites").join(format!("{}.json", site.short()))
     }
 
     /// A new directory for work in progress, named after this process.

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use gatehouse_lcfg::{Difference, Fleet, Profile, Round, Why, publish, told_once};
-use gatehouse_model::{Doing as _, Fault, Lock, Problem, Refusal, Site};
+use gatehouse_model::{Doing as _, Fault, Lock, PackageSet, Problem, Refusal, Site};
 use serde::Serialize;
 
 use crate::cache::Cache;
 use crate::cli;
 use crate::lock::{self, Archives};
+use crate::remembered::Remembered;
 use crate::share::Share;
 use crate::site_dir::SiteDir;
 use crate::{fetch, image, term};
@@ -123,17 +125,19 @@ pub fn profile(global: &cli::Global, args: &cli::Profile) -> Result<(), Fault> {
     let dir = SiteDir::open(&args.site)?;
     let site = dir.site()?;
     let mut fleet = dir.fleet(&site)?;
+    let memory = Remembered::recall(global, &dir, &mut fleet)?;
     if let Some(resource) = &args.why {
         let why = Why::of(&mut fleet, &args.node, resource).map_err(Fault::of_problems)?;
         return answer(args.json, &why);
     }
     let (compiled, _) =
         publish::compile_node(&site, &mut fleet, &args.node, None).map_err(Fault::of_problems)?;
-    let lock = lock_for(global, &dir, &site, &publish::wishes(&compiled))?;
-    let profile = publish::profile_of(&site, &lock, &compiled, &args.node).map_err(Fault::of_problems)?;
+    memory.keep(&fleet);
+    let set = set_for(global, &dir, &site, &publish::wishes(&compiled))?;
+    let solve = |_: &[String]| Ok(set.packages.clone());
+    let profile = publish::profile_of(&site, &solve, &compiled, &args.node).map_err(Fault::of_problems)?;
     let Some(old) = &args.diff else {
-        print!("{}", profile.to_xml());
-        return Ok(());
+        return print(&profile.to_xml());
     };
     let text = fs::read_to_string(old).doing(|| format!("reading {}", old.display()))?;
     let old = Profile::from_xml(&text).map_err(|problems| {
@@ -147,23 +151,31 @@ pub fn profile(global: &cli::Global, args: &cli::Profile) -> Result<(), Fault> {
 /// Prints an answer, for people or as JSON.
 fn answer<T: Display + Serialize>(json: bool, answer: &T) -> Result<(), Fault> {
     if json {
-        println!("{}", serde_json::to_string_pretty(answer).doing(|| "printing the answer")?);
+        print(&(serde_json::to_string_pretty(answer).doing(|| "printing the answer")? + "\n"))
     } else {
-        print!("{answer}");
+        print(&answer.to_string())
     }
-    Ok(())
 }
 
-/// The site's lock as it is if it has what one node wishes for; else one that answers all that the site asks.
-fn lock_for(global: &cli::Global, dir: &SiteDir, site: &Site, wishes: &[String]) -> Result<Lock, Fault> {
-    if let Some(text) = dir.read("site.lock")? {
-        let lock = Lock::parse(&text).map_err(Fault::of_problems)?;
-        if lock.set_for_wishes(wishes).is_some() {
-            return Ok(lock);
-        }
+/// Prints what may be long; whoever reads it may stop in the middle.
+fn print(text: &str) -> Result<(), Fault> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done.doing(|| "printing"),
+    }
+}
+
+/// What site.lock has for a node's wishes, as it is if it has that; else as one that answers all that the site asks.
+fn set_for(global: &cli::Global, dir: &SiteDir, site: &Site, wishes: &[String]) -> Result<PackageSet, Fault> {
+    let name = PackageSet::name_for(wishes);
+    let there = dir.read("site.lock")?.and_then(|text| PackageSet::find(&text, &name));
+    if let Some(set) = there.filter(|set| set.wishes == wishes) {
+        return Ok(set);
     }
     let share = Share::find(global.agent.as_deref())?;
-    lock::ensure(dir, site, share.agent()?, &Cache::open(global.cache.as_deref())?)
+    let lock = lock::ensure(dir, site, share.agent()?, &Cache::open(global.cache.as_deref())?)?;
+    let set = lock.set_for_wishes(wishes).cloned();
+    set.ok_or_else(|| Fault::new(format!("the new site.lock has no set {name}")))
 }
 
 /// `gatehouse lock`.

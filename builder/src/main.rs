@@ -12,6 +12,7 @@ mod lock;
 mod parallel;
 mod plan;
 mod pool;
+mod remembered;
 mod root;
 mod share;
 mod site_dir;

@@ -30,6 +30,14 @@ impl SiteDir {
         Err(Fault::of_problems(vec![Problem::at(path.display().to_string(), 0, what)]))
     }
 
+    /// Where it lies.
+    ///
+    /// # Errors
+    /// It does not, any more.
+    pub fn absolute(&self) -> Result<PathBuf, Fault> {
+        fs::canonicalize(&self.path).doing(|| format!("finding {}", self.path.display()))
+    }
+
     /// Reads and checks `site.toml`.
     ///
     /// # Errors
@@ -74,36 +82,24 @@ impl SiteDir {
         Ok(found)
     }
 
-    /// The LCFG sources: everything below `lcfg/` that is text.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub fn sources(&self) -> Result<Sources, Fault> {
-        let mut sources = Sources::new();
-        for (name, path) in self.files()? {
-            if let Some(name) = name.strip_prefix("lcfg/") {
-                let bytes = fs::read(&path).doing(|| format!("reading {}", path.display()))?;
-                sources.insert(name, text(&format!("lcfg/{name}"), bytes)?);
-            }
-        }
-        Ok(sources)
-    }
-
-    /// The site's nodes with their sources and components, ready to be compiled.
+    /// The site's nodes with their sources (everything below `lcfg/` that is text) and the site's own components, ready
+    /// to be compiled.
     ///
     /// # Errors
     /// A file cannot be read.
     pub fn fleet(&self, site: &Site) -> Result<Fleet, Fault> {
-        let mut fleet = publish::fleet(site, self.sources()?);
-        let mut programs = BTreeMap::new();
+        let (mut sources, mut programs) = (Sources::new(), BTreeMap::new());
         for (name, path) in self.files()? {
-            let Some(name) = name.strip_prefix("components/").filter(|name| !name.contains('/')) else {
-                continue;
-            };
-            let (digest, _) =
-                crate::cache::digest_file(&path).doing(|| format!("reading {}", path.display()))?;
-            programs.insert(name.to_owned(), digest.to_string());
+            let doing = || format!("reading {}", path.display());
+            if let Some(name) = name.strip_prefix("lcfg/") {
+                let bytes = fs::read(&path).doing(doing)?;
+                sources.insert(name, text(&format!("lcfg/{name}"), bytes)?);
+            } else if let Some(name) = name.strip_prefix("components/").filter(|name| !name.contains('/')) {
+                let (digest, _) = crate::cache::digest_file(&path).doing(doing)?;
+                programs.insert(name.to_owned(), digest.to_string());
+            }
         }
+        let mut fleet = publish::fleet(site, sources);
         fleet.set_programs(programs);
         Ok(fleet)
     }

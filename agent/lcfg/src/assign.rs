@@ -11,7 +11,14 @@ use crate::statement::{Act, Statement};
 use crate::template;
 use crate::values::Kind;
 
-/// A value, and the lines that set or changed it, the latest first.
+/// More lines than this do not change one resource of one node.
+const MAX_CHANGES: usize = 10_000;
+/// Longer than this no value gets, references aside.
+const MAX_VALUE: usize = 64 * 1024;
+/// Bytes of values that one node's lines may go through; far above any site's need.
+const MAX_WORK: usize = 256 * 1024 * 1024;
+
+/// A value, and the lines that set or changed it, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Setting {
     pub(crate) value: String,
@@ -71,6 +78,8 @@ pub(crate) struct Values<'a> {
     /// The resource whose steps are kept, and the steps.
     pub(crate) watched: Option<(&'a str, &'a str)>,
     pub(crate) steps: Vec<Step>,
+    /// Bytes of values that were gone through.
+    work: usize,
 }
 
 impl<'a> Values<'a> {
@@ -78,7 +87,7 @@ impl<'a> Values<'a> {
         let own = Setting { value: node.to_owned(), places: Vec::new() };
         let own = Slot { plain: Some(own), variants: Vec::new() };
         let slots = Slots::from([(PROFILE.to_owned(), BTreeMap::from([("node".to_owned(), own)]))]);
-        Self { schemas, slots, words: BTreeMap::new(), watched, steps: Vec::new() }
+        Self { schemas, slots, words: BTreeMap::new(), watched, steps: Vec::new(), work: 0 }
     }
 
     pub(crate) fn apply(&mut self, statement: Statement, at: At, report: &Report) -> Result<(), String> {
@@ -98,7 +107,7 @@ impl<'a> Values<'a> {
         }
         let slot = self.slots.get(&component).and_then(|slots| slots.get(&resource));
         let old = slot.and_then(|slot| slot.setting(context.as_deref()));
-        let mutation = if let Act::Mutate(mutation) = &act { Some(mutation.text()) } else { None };
+        let mutation = if let Act::Mutate(mutation) = &act { Some(mutation.text().to_owned()) } else { None };
         let value = match act {
             Act::Assign(value) => {
                 check_conflict(&component, &resource, old, &value, report)?;
@@ -111,6 +120,13 @@ impl<'a> Values<'a> {
                 mutation.apply(found.map_or(&Kind::String, |(_, entry)| &entry.kind), &base)?
             }
         };
+        self.work += value.len() + 64;
+        let changes = old.map_or(0, |old| old.places.len());
+        if value.len() > MAX_VALUE || changes > MAX_CHANGES || self.work > MAX_WORK {
+            return Err(format!(
+                "{component}.{resource} grows too long, or is changed too often; look for lines that repeat themselves"
+            ));
+        }
         if self.watched == Some((&component, &resource)) {
             let (context, value) = (context.clone(), value.clone());
             self.steps.push(Step { place: report.place(at), context, mutation, value });
@@ -118,7 +134,7 @@ impl<'a> Values<'a> {
         let slot = self.slots.entry(component).or_default().entry(resource).or_default();
         let setting = slot.setting_mut(context);
         setting.value = value;
-        setting.places.insert(0, at);
+        setting.places.push(at);
         Ok(())
     }
 }
@@ -160,7 +176,7 @@ fn check_conflict(
     report: &Report,
 ) -> Result<(), String> {
     let Some(old) = old.filter(|old| old.value != value) else { return Ok(()) };
-    let place = old.places.first().map(|place| report.place(*place)).unwrap_or_default();
+    let place = old.places.last().map(|place| report.place(*place)).unwrap_or_default();
     Err(format!(
         "{component}.{resource} is already {:?} by {place}; to change it write !{component}.{resource} mSET({value})",
         old.value,

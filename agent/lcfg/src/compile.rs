@@ -71,6 +71,9 @@ pub(crate) fn gather(ground: Ground, node: &str, header: &str, watched: Option<(
         report.problem(at, what);
     }
     for line in &lines {
+        if report.is_full() {
+            break;
+        }
         let done =
             statement::parse(&line.text).and_then(|statement| values.apply(statement, line.at, &report));
         if let Err(what) = done {
@@ -206,10 +209,10 @@ fn settle_profile(
     list.value = tags.join(" ");
 }
 
-/// The places as files and lines, each file once.
+/// The places, which are in order, as files and lines: the latest first, each file once.
 pub(crate) fn derivation(report: &Report, places: &[At]) -> Derivation {
     let mut all: Derivation = Vec::new();
-    for at in places {
+    for at in places.iter().rev() {
         let line = u32::try_from(at.line).unwrap_or(u32::MAX);
         match all.iter_mut().find(|(file, _)| file == report.file(*at)) {
             Some((_, lines)) => lines.push(line),

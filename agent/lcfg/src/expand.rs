@@ -7,7 +7,7 @@ use crate::resolve::Resolver;
 use crate::template::{self, MAX_DEPTH};
 use crate::values::{Component, Kind, Resource};
 
-/// Resources of one component, counted once for each list that makes them.
+/// Resources of one node, counted once for each list that makes them.
 const MAX_MADE: usize = 100_000;
 
 /// The components that have values, or that are named, with their final resources.
@@ -15,9 +15,10 @@ pub(crate) fn all(resolver: &mut Resolver, listed: &BTreeSet<String>) -> BTreeMa
     let has_schema = |name: &&String| resolver.schemas.get(name).is_some();
     let names: BTreeSet<String> =
         listed.iter().filter(has_schema).chain(resolver.slots.keys()).cloned().collect();
+    let mut made = 0;
     let open = |name: String| {
         let component = Component::default();
-        let mut expansion = Expansion { resolver, name: &name, component, path: Vec::new(), made: 0 };
+        let mut expansion = Expansion { resolver, name: &name, component, path: Vec::new(), made: &mut made };
         expansion.run();
         let component = expansion.component;
         check_variants(resolver, &name, &component);
@@ -45,7 +46,7 @@ struct Expansion<'a, 'b> {
     component: Component,
     /// The lists being opened, outermost first.
     path: Vec<String>,
-    made: usize,
+    made: &'a mut usize,
 }
 
 impl Expansion<'_, '_> {
@@ -72,10 +73,9 @@ impl Expansion<'_, '_> {
     }
 
     fn add(&mut self, resource: &str, tags: &mut Vec<String>) {
-        self.made += 1;
-        if self.made > MAX_MADE {
-            let what =
-                format!("the lists of {} make more than {MAX_MADE} resources; use fewer tags", self.name);
+        *self.made += 1;
+        if *self.made > MAX_MADE {
+            let what = format!("the lists make more than {MAX_MADE} resources by here; use fewer tags");
             return self.resolver.problem(self.resolver.place(self.name, resource), what);
         }
         if let Some(value) = self.resolver.value(self.name, resource) {

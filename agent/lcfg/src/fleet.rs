@@ -10,6 +10,7 @@ use gatehouse_model::Problem;
 use crate::assign::default;
 use crate::compile::{self, Compiled, Gathered, Ground};
 use crate::maps::{Contributions, Maps};
+use crate::memory::{Memory, Remembering};
 use crate::packages::Lists;
 use crate::parallel;
 use crate::report::without_chain;
@@ -35,6 +36,8 @@ pub struct Fleet {
     begun: bool,
     /// How often a node has changed what it offers.
     offered: u64,
+    /// Whether [`Fleet::compile_one`] had to ask other nodes what they offer.
+    asked: bool,
 }
 
 #[derive(Debug, Default)]
@@ -52,8 +55,16 @@ enum State {
     /// To be compiled whatever has changed.
     #[default]
     New,
+    /// The same, but what it offers is known.
+    Seen,
     Good,
     Failed,
+}
+
+impl Node {
+    fn is_new(&self) -> bool {
+        matches!(self.state, State::New | State::Seen)
+    }
 }
 
 /// The nodes that were compiled, by name, each with what was made of it or what is wrong.
@@ -145,7 +156,7 @@ impl Fleet {
 
     /// Whether anything has changed since the last compile, or a node was never compiled.
     pub fn is_stale(&self) -> bool {
-        !self.changed.is_empty() || self.nodes.values().any(|node| node.state == State::New)
+        !self.changed.is_empty() || self.nodes.values().any(Node::is_new)
     }
 
     /// Compiles every node that a change since the last call reaches. `make` makes something of each that compiles,
@@ -159,7 +170,7 @@ impl Fleet {
         self.renew_schemas();
         let changed = std::mem::take(&mut self.changed);
         self.lists.forget(&changed);
-        let reached = |node: &Node| node.state == State::New || node.depends.on_any(&changed);
+        let reached = |node: &Node| node.is_new() || node.depends.on_any(&changed);
         let work: Vec<&str> = self.names(reached);
         let gathered = parallel::each(work, |name| self.gather(name));
         let (mut offered, mut maps) = (BTreeMap::new(), BTreeSet::new());
@@ -202,6 +213,34 @@ impl Fleet {
         round
     }
 
+    /// Whether [`Fleet::compile_one`] had to ask other nodes what they offer.
+    pub fn has_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// What is worth to be remembered for [`Fleet::recall`]: what the nodes offer that [`Fleet::compile_one`] had to ask.
+    pub fn memory(&self) -> Memory {
+        let mut remembering = Remembering::new(&self.sources, &self.schemas);
+        for (name, node) in self.nodes.iter().filter(|(_, node)| node.state == State::Seen) {
+            remembering.node(name, &node.header, &node.depends, &node.offers);
+        }
+        remembering.finish()
+    }
+
+    /// Recalls what nodes offered in an earlier run of the program, as far as it is still true.
+    pub fn recall(&mut self, memory: Memory) {
+        self.renew_schemas();
+        let header = |name: &str| self.nodes.get(name).map(|node| node.header.as_str());
+        let recalled = memory.still_true(&self.sources, &self.schemas, header);
+        let mut maps = BTreeSet::new();
+        for (name, depends, offers) in recalled {
+            self.offer(&name, offers, &mut maps);
+            if let Some(node) = self.nodes.get_mut(&name) {
+                (node.depends, node.state) = (depends, State::Seen);
+            }
+        }
+    }
+
     /// What one node's sources say, as [`Fleet::compile`] would find it, and the lines that made a resource's value.
     ///
     /// # Errors
@@ -222,12 +261,16 @@ impl Fleet {
             return made.map(|compiled| (compiled, steps));
         }
         let names = self.names(|node| node.state == State::New);
+        let asked = !names.is_empty();
         let mut maps = BTreeSet::new();
-        for (name, _, offers) in parallel::each(names, |name| self.gather(name)) {
-            if let Some(offers) = offers {
-                self.offer(&name, offers, &mut maps);
+        for (name, gathered, offers) in parallel::each(names, |name| self.gather(name)) {
+            let Some(offers) = offers else { continue };
+            self.offer(&name, offers, &mut maps);
+            if let Some(node) = self.nodes.get_mut(&name) {
+                (node.depends, node.state) = (gathered.depends, State::Seen);
             }
         }
+        self.asked |= asked;
         let (made, _) =
             compile::finish(self.ground(), compile::gather(self.ground(), node, &header, None), &self.maps);
         made.map(|compiled| (compiled, steps))

@@ -31,6 +31,8 @@ const VERBS: [(&str, Verb, usize); 9] = [
 /// One mutation with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mutation {
+    /// As the source writes it.
+    text: String,
     name: &'static str,
     verb: Verb,
     arguments: Vec<String>,
@@ -55,15 +57,15 @@ impl Mutation {
             .ok_or_else(|| format!("{name}( has no ')' at the end of the line; close it"))?;
         let arguments = if quoted { quoted_arguments(inner)? } else { plain_arguments(inner, count) };
         if arguments.len() == count {
-            Ok(Self { name, verb, arguments })
+            Ok(Self { text: text.to_owned(), name, verb, arguments })
         } else {
             Err(format!("{name} takes {count} arguments, not {}; correct the call", arguments.len()))
         }
     }
 
     /// The mutation as a source writes it.
-    pub(crate) fn text(&self) -> String {
-        format!("{}({})", self.name, self.arguments.join(", "))
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// The texts that this may bring into a value.

@@ -250,14 +250,14 @@ pub fn envelope(published: &Published) -> (String, String) {
 /// The profile of one node, dated at the site's epoch: what the builder shows and bakes.
 ///
 /// # Errors
-/// The lock does not fit the sources.
+/// As [`closed_packages`].
 pub fn profile_of(
     site: &Site,
-    lock: &Lock,
+    solve: &Solve,
     compiled: &Compiled,
     node: &str,
 ) -> Result<Profile, Vec<Problem>> {
-    let packages = closed_packages(compiled, &|wishes: &[String]| locked(lock, wishes))?;
+    let packages = closed_packages(compiled, solve)?;
     let stamp = stamp(site, site.epoch, format!("lcfg/source/{node}"));
     Ok(Profile::new(compiled, packages, stamp))
 }

@@ -1,11 +1,15 @@
 //! Where a line came from, and the problems found so far.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gatehouse_model::Problem;
 
 /// How many steps of an include chain are written out: those nearest the problem, and the source.
 const LONGEST_CHAIN: usize = 6;
+
+/// With so many problems a compile gives up: more help nobody.
+const MOST: usize = 1000;
 
 /// One line of one opened file; the file is an index into the report that opened it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +74,20 @@ impl Report {
         self.includes(at).count()
     }
 
-    /// Adds a problem.
+    /// Adds a problem, as long as there are not too many.
     pub(crate) fn problem(&mut self, at: At, what: impl Into<String>) {
-        self.found.push((at, what.into()));
+        match self.found.len() {
+            0..MOST => self.found.push((at, what.into())),
+            MOST => {
+                self.found.push((at, format!("there are more than {MOST} problems; correct these first")))
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether there are so many problems that to go on is of no use.
+    pub(crate) fn is_full(&self) -> bool {
+        self.found.len() > MOST
     }
 
     /// Adds problems that another report found.
@@ -98,10 +113,11 @@ impl Report {
 
     /// The problems found since the last call, in the order of [`Report::into_problems`].
     pub(crate) fn take_problems(&mut self) -> Vec<Problem> {
-        let first = |at: At| {
-            let own = self.opened.iter().position(|file| file.name == self.file(at));
-            own.map_or((1, at.file), |place| (0, place))
-        };
+        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+        for (place, file) in self.opened.iter().enumerate() {
+            places.entry(&file.name).or_insert(place);
+        }
+        let first = |at: At| places.get(self.file(at)).map_or((1, at.file), |place| (0, *place));
         let mut keyed: Vec<((usize, usize), Problem)> = self
             .found
             .iter()

@@ -90,7 +90,7 @@ impl<'a> Resolver<'a> {
         let Some(slot) = self.slot(component, resource) else { return Vec::new() };
         let mut all = Vec::with_capacity(slot.variants.len());
         for (context, setting) in &slot.variants {
-            let at = setting.places.first().copied().unwrap_or(self.source);
+            let at = setting.places.last().copied().unwrap_or(self.source);
             let filled = self.fill(&setting.value, at);
             if let Some(value) = filled.and_then(|value| self.typed(component, resource, value)) {
                 let derivation = derivation(self.report, &setting.places);
@@ -103,7 +103,7 @@ impl<'a> Resolver<'a> {
 
     /// The line that last set a resource, or that declares it.
     pub(crate) fn place(&self, component: &str, resource: &str) -> At {
-        let last = |setting: &Setting| setting.places.first().copied();
+        let last = |setting: &Setting| setting.places.last().copied();
         let set = self.slot(component, resource).and_then(|slot| {
             let variant = || slot.variants.last().map(|(_, setting)| setting);
             slot.plain.as_ref().or_else(variant).and_then(last)

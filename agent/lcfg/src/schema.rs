@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use gatehouse_model::Problem;
-use regex_lite::Regex;
+use regex_lite::{Regex, RegexBuilder};
 
 use crate::Sources;
 use crate::cpp::{self, Line, Texts};
@@ -31,6 +31,9 @@ pub(crate) const BUILT_IN: [(&str, &str); 19] = built_in!(
     "apt" "auth" "boot" "client" "cron" "dhclient" "dhcpd" "file" "fstab" "grub" "hosts" "install" "kernel" "network"
     "nfs" "ntp" "openssh" "profile" "updaterpms"
 );
+
+/// How large a pattern may be, in bytes of what it is compiled to.
+const MAX_PATTERN: usize = 32 * 1024;
 
 /// What a schema says of one resource or template.
 #[derive(Clone, Debug, Default)]
@@ -249,7 +252,9 @@ fn rule(text: &str, comment: &str) -> Result<Rule, String> {
     let pattern = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
     let pattern = pattern
         .ok_or_else(|| format!("{text:?} is not a pattern; write it between slashes, as /^[a-z]+$/"))?;
-    let regex = Regex::new(pattern).map_err(|error| format!("/{pattern}/ is not a pattern: {error}"))?;
+    // A large pattern takes long to look for, and a value may be long too.
+    let regex = RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build();
+    let regex = regex.map_err(|error| format!("/{pattern}/ is not a pattern: {error}"))?;
     Ok(Rule { regex, pattern: pattern.to_owned(), comment: comment.to_owned() })
 }
 

@@ -100,6 +100,13 @@ impl Depends {
         changed.iter().any(|key| self.read.contains(key) || self.other.contains(key))
     }
 
+    /// The files that were looked for.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
+        let is_file =
+            |key: &&String| !["schema/", "map/", "components/"].iter().any(|kind| key.starts_with(kind));
+        self.read.iter().chain(self.other.iter().filter(is_file)).map(String::as_str)
+    }
+
     /// The components whose schemas were looked for.
     pub(crate) fn schemas(&self) -> impl Iterator<Item = &str> {
         self.other.iter().filter_map(|key| key.strip_prefix("schema/"))

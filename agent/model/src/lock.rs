@@ -121,6 +121,20 @@ impl PackageSet {
     }
 }
 
+impl PackageSet {
+    /// One set out of the text of a lock, without reading the rest, which is long; none if it is not there.
+    pub fn find(lock: &str, name: &str) -> Option<Self> {
+        let head = format!("set]]\nname = \"{name}\"\n");
+        let table = lock.split("\n[[").find(|table| table.starts_with(&head))?;
+        toml::from_str(table.strip_prefix("set]]")?).ok()
+    }
+
+    /// The name of the set of a node's closure that is made for these wishes.
+    pub fn name_for(wishes: &[String]) -> String {
+        format!("node-{}", Digest::of(wishes.join("\n").as_bytes()).short())
+    }
+}
+
 /// The whole of `site.lock`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -189,5 +203,29 @@ impl Lock {
     /// The node set made for exactly these wishes (sorted, as in [`PackageSet::wishes`]).
     pub fn set_for_wishes(&self, wishes: &[String]) -> Option<&PackageSet> {
         self.sets.iter().find(|set| set.name.starts_with("node-") && set.wishes == wishes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_set_is_found_without_the_rest() {
+        let id =
+            |name: &str| PackageId { name: name.into(), version: "1-1".into(), architecture: "all".into() };
+        let set = |wishes: &[&str]| {
+            let wishes: Vec<String> = wishes.iter().map(ToString::to_string).collect();
+            let packages = wishes.iter().map(|name| id(name)).collect();
+            PackageSet { name: PackageSet::name_for(&wishes), wishes, packages }
+        };
+        let sets = vec![set(&["a"]), set(&["a", "b"])];
+        let digest = Digest::of(b"");
+        let lock = Lock { schema: 1, agent: digest, request: digest, sets, packages: Vec::new() };
+        let text = lock.to_text();
+        for set in &lock.sets {
+            assert_eq!(PackageSet::find(&text, &set.name).as_ref(), Some(set));
+        }
+        assert_eq!(PackageSet::find(&text, "node-"), None);
     }
 }

@@ -92,8 +92,7 @@ fn request(dir: &SiteDir, site: &Site) -> Result<Request, Fault> {
     let mut fleet = dir.fleet(site)?;
     let round = fleet.compile(|_, compiled| Ok(publish::wishes(compiled)));
     for wishes in crate::commands::all_good(&fleet, round)?.into_values() {
-        let name = format!("node-{}", Digest::of(wishes.join("\n").as_bytes()).short());
-        request.insert(name, wishes);
+        request.insert(PackageSet::name_for(&wishes), wishes);
     }
     Ok(request)
 }

@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn conditions() {
-        let mut macros = Macros::new();
+        let mut macros = Macros::new(0);
         macros.define("SIX 6").unwrap();
         macros.define("ADD(a,b) (a+b)").unwrap();
         for (text, wanted) in [

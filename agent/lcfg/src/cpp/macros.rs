@@ -6,8 +6,8 @@ use super::lines::{COMMENT, Quotes};
 
 /// Expansions nested deeper than this are taken for a recursion.
 const MAX_NESTING: usize = 64;
-/// All expansions of one compile; far above any site's need, far below a machine's memory.
-const MAX_EXPANSIONS: usize = 200_000;
+/// Bytes of all expansions of one compile; far above any site's need, and soon gone through.
+const MAX_EXPANDED: usize = 64 * 1024 * 1024;
 /// One line after expansion.
 const MAX_LINE: usize = 256 * 1024;
 
@@ -26,9 +26,14 @@ pub(crate) struct Macros {
 
 impl Macros {
     /// The one macro that LCFG's own preprocessor run defines.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(spent: usize) -> Self {
         let lcfgng = Macro { params: None, body: "1".to_owned() };
-        Self { table: BTreeMap::from([("LCFGNG".to_owned(), lcfgng)]), spent: 0 }
+        Self { table: BTreeMap::from([("LCFGNG".to_owned(), lcfgng)]), spent }
+    }
+
+    /// What was spent by the expansions so far, and before.
+    pub(crate) fn spent(&self) -> usize {
+        self.spent
     }
 
     pub(crate) fn is_defined(&self, name: &str) -> bool {
@@ -108,9 +113,9 @@ impl Macros {
             out.push_str(name);
             return Ok(rest);
         };
-        self.spent += 1;
+        self.spent += found.body.len() + 64;
         let again = !call && active.iter().any(|outer| outer == name);
-        if again || active.len() >= MAX_NESTING || self.spent > MAX_EXPANSIONS {
+        if again || active.len() >= MAX_NESTING || self.spent > MAX_EXPANDED {
             return Err(format!("the macro {name} expands to itself; break the circle"));
         }
         let (body, after) = match (found.params, open) {
@@ -226,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_comment_joins_what_is_beside_it() {
-        let mut macros = Macros::new();
+        let mut macros = Macros::new(0);
         macros.define("JOIN(a,b) a\u{1}b").unwrap();
         macros.define("OBJECT x\u{1}y").unwrap();
         assert_eq!(macros.expand("JOIN(p,q) OBJECT").as_deref(), Ok("pq xy"));
@@ -235,7 +240,7 @@ mod tests {
     /// Each was run through GNU cpp 12 with the options LCFG uses.
     #[test]
     fn words_are_replaced_as_the_traditional_preprocessor_does() {
-        let mut macros = Macros::new();
+        let mut macros = Macros::new(0);
         for define in [
             "FOO foo",
             "F(a,b) <a|b|\"a\">",
@@ -282,7 +287,7 @@ mod tests {
 
     #[test]
     fn circles_and_explosions_end() {
-        let mut macros = Macros::new();
+        let mut macros = Macros::new(0);
         for define in ["R R x", "P(x) Q(x)", "Q(x) P(x)", "D(x) D(x)D(x)"] {
             macros.define(define).unwrap();
         }
@@ -299,7 +304,7 @@ mod tests {
 
     #[test]
     fn bad_definitions_and_calls_say_what_to_write() {
-        let mut macros = Macros::new();
+        let mut macros = Macros::new(0);
         for bad in ["", "1x", "F(a", "F(a,a) a", "F(...) a", "defined 1"] {
             assert!(macros.define(bad).is_err(), "{bad}");
         }

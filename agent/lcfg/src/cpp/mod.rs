@@ -18,9 +18,9 @@ pub(crate) use lines::{Logical, split};
 
 /// Includes nested deeper than this are taken for a circle.
 const MAX_INCLUDES: usize = 64;
-/// All lines of one preprocessed file, in bytes.
-const MAX_OUTPUT: usize = 16 * 1024 * 1024;
-/// Files opened in one run; headers that include each other twice would otherwise open millions.
+/// All preprocessed lines of one compile, in bytes.
+const MAX_OUTPUT: usize = 8 * 1024 * 1024;
+/// Files opened in one compile; headers that include each other twice would otherwise open millions.
 const MAX_OPENED: usize = 10_000;
 /// The header made from site.toml, as sources include it.
 const SITE_HEADER: &str = "gatehouse/site.h";
@@ -40,11 +40,21 @@ pub(crate) struct Texts<'a> {
     pub(crate) sources: &'a Sources,
     pub(crate) site_header: &'a Text,
     pub(crate) depends: Depends,
+    /// What was spent of the limits so far.
+    spent: Spent,
+}
+
+/// What a compile has spent of its limits: bytes of lines, files opened, bytes of expanded macros.
+#[derive(Debug, Default)]
+struct Spent {
+    output: usize,
+    opened: usize,
+    expanded: usize,
 }
 
 impl<'a> Texts<'a> {
     pub(crate) fn new(sources: &'a Sources, site_header: &'a Text) -> Self {
-        Self { sources, site_header, depends: Depends::default() }
+        Self { sources, site_header, depends: Depends::default(), spent: Spent::default() }
     }
 
     /// A file, and note of it whether it is there or not.
@@ -64,17 +74,10 @@ pub(crate) fn preprocess(
     text: &Text,
     folders: &[&str],
 ) -> Vec<Line> {
-    let mut run = Run {
-        texts,
-        report,
-        folders,
-        macros: Macros::new(),
-        lines: Vec::new(),
-        size: 0,
-        opened: 0,
-        full: false,
-    };
+    let macros = Macros::new(texts.spent.expanded);
+    let mut run = Run { texts, report, folders, macros, lines: Vec::new(), full: false };
     run.file(at, text);
+    run.texts.spent.expanded = run.macros.spent();
     run.lines
 }
 
@@ -84,8 +87,6 @@ struct Run<'a, 'b> {
     folders: &'a [&'a str],
     macros: Macros,
     lines: Vec<Line>,
-    size: usize,
-    opened: usize,
     full: bool,
 }
 
@@ -115,7 +116,7 @@ impl<'b> Run<'_, 'b> {
             } else if branches.iter().all(|branch| branch.taking) && !logical.text.trim().is_empty() {
                 self.text(at, &logical.text);
             }
-            if self.full {
+            if self.full || self.report.is_full() {
                 return;
             }
         }
@@ -132,12 +133,12 @@ impl<'b> Run<'_, 'b> {
     }
 
     fn push(&mut self, at: At, text: String) {
-        self.size += text.len() + 1;
-        if self.size > MAX_OUTPUT {
+        self.texts.spent.output += text.len() + 1;
+        if self.texts.spent.output > MAX_OUTPUT {
             self.full = true;
             return self
                 .report
-                .problem(at, format!("the file grows beyond {MAX_OUTPUT} bytes; include less"));
+                .problem(at, format!("the lines grow beyond {MAX_OUTPUT} bytes; include less"));
         }
         self.lines.push(Line { at, text });
     }
@@ -233,8 +234,8 @@ impl<'b> Run<'_, 'b> {
         if self.report.depth(at) >= MAX_INCLUDES {
             return Err(format!("includes are nested {MAX_INCLUDES} deep; guard the headers with #ifndef"));
         }
-        self.opened += 1;
-        if self.opened > MAX_OPENED {
+        self.texts.spent.opened += 1;
+        if self.texts.spent.opened > MAX_OPENED {
             self.full = true;
             return Err(format!("more than {MAX_OPENED} includes; guard the headers with #ifndef"));
         }

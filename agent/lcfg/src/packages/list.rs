@@ -69,6 +69,7 @@ type Key = (String, Option<String>, Option<String>);
 #[derive(Debug)]
 struct Listed {
     spec: PackageSpec,
+    /// The lines that brought it, in order.
     places: Vec<At>,
     pinned: bool,
 }
@@ -113,6 +114,9 @@ impl Apply<'_, '_> {
     fn lines(&mut self, lines: &[Line]) {
         let mut context = None;
         for line in lines {
+            if self.report.is_full() {
+                return;
+            }
             let text = line.text.trim();
             if let Some(pragma) = text.strip_prefix("#pragma LCFG") {
                 match pragma_context(pragma.trim()) {
@@ -160,21 +164,22 @@ impl Apply<'_, '_> {
         if skips {
             return Ok(());
         }
-        let before = self.report.place(old.places[0]);
+        let before = self.report.place(old.places[old.places.len() - 1]);
         if old.pinned && !(prefix.is_none() && same) {
             return Err(format!("Version is pinned: {} at {before}; remove this line or the pin", old.spec));
         }
         if prefix.is_none() && !same {
             return Err(format!("Version conflict: {} at {before}; write +{new} to replace it", old.spec));
         }
-        if prefix == Some('-') {
-            self.listed.remove(&key);
-            return Ok(());
-        }
-        let earlier: &[At] = if prefix.is_none() { &[] } else { &old.places };
-        let places = [&[at], earlier].concat();
         let pinned = prefix == Some('!') || old.pinned;
-        self.listed.insert(key, Listed { spec: new, places, pinned });
+        let Some(Listed { mut places, .. }) = self.listed.remove(&key) else { return Ok(()) };
+        if prefix != Some('-') {
+            if prefix.is_none() {
+                places.clear();
+            }
+            places.push(at);
+            self.listed.insert(key, Listed { spec: new, places, pinned });
+        }
         Ok(())
     }
 }

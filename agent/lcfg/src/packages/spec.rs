@@ -11,8 +11,8 @@ use crate::values::Derivation;
 
 /// A package as lists, profiles and locks name it.
 ///
-/// `{}` writes the form with `=`, `{:#}` the older one with hyphens; both can be read again. A version or
-/// release of `*` is `None`: any will do.
+/// `{}` writes the form with `=`, `{:#}` the older one with hyphens where it can say the same; both can be read
+/// again. A version or release of `*` is `None`: any will do.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct PackageSpec {
     /// What to do with an earlier entry of the same name: one of `? + - ! ~ >`.
@@ -191,8 +191,9 @@ impl fmt::Display for PackageSpec {
         }
         let version = self.version.as_deref().unwrap_or("*");
         // Without a release, what follows the last hyphen or colon would be taken for a release or flags.
-        let bare = !f.alternate() && !version.contains(['-', ':']);
-        let separator = if f.alternate() { '-' } else { '=' };
+        let legacy = f.alternate() && !version.contains('-');
+        let bare = !legacy && !version.contains(['-', ':']);
+        let separator = if legacy { '-' } else { '=' };
         write!(f, "{}{separator}{version}", self.name)?;
         match self.release.as_deref() {
             Some(release) => write!(f, "-{release}")?,

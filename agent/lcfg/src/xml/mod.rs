@@ -8,7 +8,7 @@ mod write;
 
 pub(crate) use read::read;
 pub(crate) use tree::FILE;
-pub(crate) use write::{components, head, packages, tail, write};
+pub(crate) use write::{components, head, is_writable, packages, tail, write};
 
 /// What the name of every record ends in.
 const RECORD: &str = "_RECORD";

@@ -11,6 +11,9 @@ use crate::context::{self, Contexts};
 use crate::values::{Component, is_name, parse_derivation};
 use crate::{PackageSpec, Profile};
 
+/// Resources that the lists of one component may hold, those in several lists counted for each.
+const MAX_INSIDE: usize = 600_000;
+
 /// Reads a profile, or says everything that is wrong with it.
 pub(crate) fn read(text: &str) -> Result<Profile, Vec<Problem>> {
     let root = tree::parse(text).map_err(|problem| vec![problem])?;
@@ -110,6 +113,10 @@ impl Envelope {
             if let Err(what) = component.chosen(name, &Contexts::none()) {
                 self.wrong(element, what);
             }
+        }
+        if !super::is_writable(&component, MAX_INSIDE) {
+            let what = format!("the lists of {} hold more than {MAX_INSIDE} resources", element.name);
+            return self.wrong(element, what);
         }
         self.profile.components.push((element.name.clone(), component));
     }

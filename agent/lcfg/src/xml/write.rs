@@ -198,6 +198,43 @@ fn tops(component: &Component) -> BTreeSet<&str> {
     tops
 }
 
+/// Whether the lists of a component write no more than so many resources, those that several lists hold counted for
+/// each.
+pub(crate) fn is_writable(component: &Component, limit: usize) -> bool {
+    let mut left = limit;
+    let mut fits = |list| count(component, list, &mut Vec::new(), &mut Vec::new(), &mut left);
+    component.names().into_iter().all(|name| fits(name))
+}
+
+/// Takes what a list writes inside itself from what is left; false where it is more.
+fn count<'a>(
+    component: &'a Component,
+    list: &'a str,
+    tags: &mut Vec<String>,
+    path: &mut Vec<&'a str>,
+    left: &mut usize,
+) -> bool {
+    for Resource { kind, value, .. } in component.all(list) {
+        let Kind::List(templates) = kind else { continue };
+        path.push(list);
+        for tag in value.split_whitespace() {
+            tags.push(tag.to_owned());
+            for template in templates {
+                let Some(rest) = left.checked_sub(1) else { return false };
+                *left = rest;
+                if let Some(name) = child(component, template, tags, path)
+                    && !count(component, name, tags, path, left)
+                {
+                    return false;
+                }
+            }
+            tags.pop();
+        }
+        path.pop();
+    }
+    true
+}
+
 /// Collects what a list writes inside itself, so that it is not written beside it.
 fn claim<'a>(
     component: &'a Component,
