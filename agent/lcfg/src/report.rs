@@ -79,7 +79,7 @@ impl Report {
         match self.found.len() {
             0..MOST => self.found.push((at, what.into())),
             MOST => {
-                self.found.push((at, format!("there are more than {MOST} problems; correct these first")))
+                self.found.push((at, format!("there are more than {MOST} problems; correct these first")));
             }
             _ => {}
         }

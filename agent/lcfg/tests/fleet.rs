@@ -25,7 +25,8 @@ fn round(fleet: &mut Fleet) -> Vec<String> {
         let Some(own) = compiled.components.get("t") else { return String::new() };
         let value = |name: &str| own.resources.get(name).map(|found| found.value.clone()).unwrap_or_default();
         let tags = value("heard");
-        tags.split_whitespace().map(|tag| format!(" {tag}:{}", value(&format!("say_{tag}")))).collect()
+        let told = |tag| format!(" {tag}:{}", value(&format!("say_{tag}")));
+        tags.split_whitespace().map(told).collect::<Vec<_>>().concat()
     };
     let done = fleet.compile(|_, compiled| Ok(heard(compiled)));
     done.into_iter()

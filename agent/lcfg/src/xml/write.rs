@@ -202,8 +202,8 @@ fn tops(component: &Component) -> BTreeSet<&str> {
 /// each.
 pub(crate) fn is_writable(component: &Component, limit: usize) -> bool {
     let mut left = limit;
-    let mut fits = |list| count(component, list, &mut Vec::new(), &mut Vec::new(), &mut left);
-    component.names().into_iter().all(|name| fits(name))
+    let fits = |list| count(component, list, &mut Vec::new(), &mut Vec::new(), &mut left);
+    component.names().into_iter().all(fits)
 }
 
 /// Takes what a list writes inside itself from what is left; false where it is more.
