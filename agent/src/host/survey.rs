@@ -166,16 +166,22 @@ fn links(root: &Path) -> Vec<LinkFact> {
     names(&net).into_iter().filter_map(|name| link(&net.join(&name), name)).collect()
 }
 
+/// The host's end of a node's interface under Xen: it has a device, and no cable.
+const NODES_END: &str = "vif";
+
 /// One interface; none if there is no hardware behind it.
 fn link(sys: &Path, name: String) -> Option<LinkFact> {
     let device = fs::canonicalize(sys.join("device")).ok()?;
     let mac: Mac = text(&sys.join("address"))?.parse().ok()?;
+    let driver = fs::canonicalize(sys.join("device/driver")).ok();
+    let driver = driver.and_then(|driver| Some(driver.file_name()?.to_string_lossy().into_owned()));
+    if driver.as_deref() == Some(NODES_END) {
+        return None;
+    }
     Some(LinkFact {
         name,
         mac,
-        driver: fs::canonicalize(sys.join("device/driver"))
-            .ok()
-            .and_then(|driver| Some(driver.file_name()?.to_string_lossy().into_owned())),
+        driver,
         // Reading it of an interface that is down is an error.
         carrier: text(&sys.join("carrier")).map(|carrier| carrier == "1"),
         speed: text(&sys.join("speed")).and_then(|speed| speed.parse().ok()),

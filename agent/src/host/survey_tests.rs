@@ -70,6 +70,12 @@ fn machine() -> tempfile::TempDir {
     link_to(root, &format!("{card}/driver"), "sys/bus/virtio/drivers/virtio_net");
     link_to(root, "sys/class/net/eth0", &format!("{card}/net/eth0"));
     write(root, "sys/class/net/lo/address", "00:00:00:00:00:00");
+    let node = "sys/devices/vif-2-0";
+    write(root, &format!("{node}/net/vif2.0/address"), "fe:ff:ff:ff:ff:ff");
+    link_to(root, &format!("{node}/net/vif2.0/device"), node);
+    write(root, "sys/bus/xen-backend/drivers/vif/bind", "");
+    link_to(root, &format!("{node}/driver"), "sys/bus/xen-backend/drivers/vif");
+    link_to(root, "sys/class/net/vif2.0", &format!("{node}/net/vif2.0"));
     write(root, "proc/meminfo", "MemFree: 1 kB\nMemTotal:       2048 kB\n");
     write(root, "proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu svm\nprocessor\t: 1\n");
     write(root, "proc/sys/kernel/random/boot_id", "b-1\n");
