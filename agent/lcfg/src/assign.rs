@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::compile::PROFILE;
 use crate::report::{At, Report};
-use crate::schema::{Entry, Schemas, Spans, fill_default};
+use crate::schema::{Entry, Spans, fill_default};
+use crate::schemas::Schemas;
 use crate::statement::{Act, Statement};
 use crate::template;
 use crate::values::Kind;

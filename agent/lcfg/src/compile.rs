@@ -12,7 +12,7 @@ use crate::maps::{Contributions, Maps};
 use crate::packages::{Lists, Word};
 use crate::report::{At, Report, nearest};
 use crate::resolve::Resolver;
-use crate::schema::Schemas;
+use crate::schemas::Schemas;
 use crate::sources::{Depends, Text};
 use crate::statement;
 use crate::values::{Component, Derivation, Kind, Resource};

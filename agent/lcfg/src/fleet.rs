@@ -14,7 +14,7 @@ use crate::memory::{Memory, Remembering};
 use crate::packages::Lists;
 use crate::parallel;
 use crate::report::without_chain;
-use crate::schema::Schemas;
+use crate::schemas::Schemas;
 use crate::sources::{Depends, map_key, program_key};
 use crate::{Sources, Step};
 

@@ -25,6 +25,7 @@ mod reference;
 mod report;
 mod resolve;
 mod schema;
+mod schemas;
 mod sources;
 mod statement;
 mod template;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Sources;
 use crate::maps::Contributions;
-use crate::schema::{BUILT_IN, Schemas};
+use crate::schemas::{BUILT_IN, Schemas};
 use crate::sources::Depends;
 
 /// What is remembered of a site.

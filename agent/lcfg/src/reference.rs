@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::schema::{BUILT_IN, Entry, Rule, Schema, Spans, built_in};
+use crate::schema::{Entry, Rule, Schema, Spans};
+use crate::schemas::{BUILT_IN, built_in};
 use crate::values::Kind;
 
 /// What the language's own page says.

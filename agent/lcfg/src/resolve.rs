@@ -6,7 +6,8 @@ use crate::assign::{Setting, Slot, Slots, default};
 use crate::compile::derivation;
 use crate::maps::Maps;
 use crate::report::{At, Report, nearest};
-use crate::schema::{Entry, Schema, Schemas, Spans};
+use crate::schema::{Entry, Schema, Spans};
+use crate::schemas::Schemas;
 use crate::template;
 use crate::values::{Derivation, Kind, Resource};
 
