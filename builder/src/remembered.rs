@@ -4,31 +4,37 @@
 use std::fs;
 use std::path::PathBuf;
 
-use gatehouse_lcfg::Fleet;
+use gatehouse_lcfg::{Fleet, Memory};
 use gatehouse_model::{Digest, Fault};
 
 use crate::cache::Cache;
 use crate::cli;
 use crate::site_dir::SiteDir;
 
-/// The file of one site.
+/// The file of one site, and what it says.
 #[derive(Debug)]
 pub struct Remembered {
     path: PathBuf,
+    memory: Option<Memory>,
 }
 
 impl Remembered {
-    /// Recalls what is still true. A file that is missing or of another form is as good as an empty one.
+    /// Reads it. A file that is missing or of another form is as good as an empty one.
     ///
     /// # Errors
     /// There is no cache.
-    pub fn recall(global: &cli::Global, dir: &SiteDir, fleet: &mut Fleet) -> Result<Self, Fault> {
+    pub fn read(global: &cli::Global, dir: &SiteDir) -> Result<Self, Fault> {
         let site = Digest::of(dir.absolute()?.as_os_str().as_encoded_bytes());
         let path = Cache::open(global.cache.as_deref())?.remembered(&site);
-        if let Some(memory) = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+        let memory = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        Ok(Self { path, memory })
+    }
+
+    /// Tells the nodes what is still true.
+    pub fn recall(&mut self, fleet: &mut Fleet) {
+        if let Some(memory) = self.memory.take() {
             fleet.recall(memory);
         }
-        Ok(Self { path })
     }
 
     /// Keeps what had to be read anew. That it cannot be kept only costs time.

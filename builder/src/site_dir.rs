@@ -1,12 +1,14 @@
 //! A site directory on disk: the only place where the builder reads one.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use gatehouse_lcfg::{Fleet, Sources, publish};
-use gatehouse_model::{Doing as _, Fault, Problem, Site};
+use gatehouse_model::{Digest, Doing as _, Fault, Problem, Site};
+
+use crate::parallel;
 
 /// How large a file of a site directory may be; more is a mistake, such as an image copied into it.
 const LARGEST: u64 = 16 << 20;
@@ -50,13 +52,33 @@ impl SiteDir {
     /// A file's text; none if there is no such file.
     ///
     /// # Errors
-    /// It cannot be read, or is not UTF-8.
+    /// It cannot be read, is larger than any file of a site, or is not UTF-8.
     pub fn read(&self, name: &str) -> Result<Option<String>, Fault> {
+        match self.open_file(name)? {
+            Some(file) => text(name, all_of(name, file)?).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What is in a file that is there.
+    ///
+    /// # Errors
+    /// It cannot be read, or is larger than any file of a site.
+    pub fn content(&self, name: &str) -> Result<Vec<u8>, Fault> {
         let path = self.path.join(name);
-        match fs::read(&path) {
-            Ok(bytes) => text(name, bytes).map(Some),
+        all_of(name, File::open(&path).doing(|| format!("opening {}", path.display()))?)
+    }
+
+    /// A file, for whoever needs only its beginning; none if there is no such file.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_file(&self, name: &str) -> Result<Option<File>, Fault> {
+        let path = self.path.join(name);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).doing(|| format!("reading {}", path.display())),
+            Err(error) => Err(error).doing(|| format!("opening {}", path.display())),
         }
     }
 
@@ -71,11 +93,11 @@ impl SiteDir {
         crate::cache::settle(&partial, &path)
     }
 
-    /// Every file below the directory with its path, sorted; editors' leavings and hidden files are passed over.
+    /// The path of every file below the directory, sorted; editors' leavings and hidden files are passed over.
     ///
     /// # Errors
-    /// A directory cannot be read, or a file is larger than any file of a site.
-    pub fn files(&self) -> Result<Vec<(String, PathBuf)>, Fault> {
+    /// A directory cannot be read.
+    pub fn files(&self) -> Result<Vec<String>, Fault> {
         let mut found = Vec::new();
         walk(&self.path, "", &mut found)?;
         found.sort();
@@ -88,20 +110,49 @@ impl SiteDir {
     /// # Errors
     /// A file cannot be read.
     pub fn fleet(&self, site: &Site) -> Result<Fleet, Fault> {
+        Ok(self.sources()?.into_fleet(site))
+    }
+
+    /// What the site says, and its nodes ready to be compiled; the files are read while `site.toml` is.
+    ///
+    /// # Errors
+    /// All problems of `site.toml`; a file cannot be read.
+    pub fn site_and_fleet(&self) -> Result<(Site, Fleet), Fault> {
+        let (site, sources) = parallel::both(|| self.site(), || self.sources())?;
+        let fleet = sources.into_fleet(&site);
+        Ok((site, fleet))
+    }
+
+    /// All that nodes are compiled from, but `site.toml`.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn sources(&self) -> Result<NodeSources, Fault> {
         let (mut sources, mut programs) = (Sources::new(), BTreeMap::new());
-        for (name, path) in self.files()? {
-            let doing = || format!("reading {}", path.display());
-            if let Some(name) = name.strip_prefix("lcfg/") {
-                let bytes = fs::read(&path).doing(doing)?;
-                sources.insert(name, text(&format!("lcfg/{name}"), bytes)?);
-            } else if let Some(name) = name.strip_prefix("components/").filter(|name| !name.contains('/')) {
-                let (digest, _) = crate::cache::digest_file(&path).doing(doing)?;
-                programs.insert(name.to_owned(), digest.to_string());
+        for path in self.files()? {
+            if let Some(name) = path.strip_prefix("lcfg/") {
+                sources.insert(name, text(&path, self.content(&path)?)?);
+            } else if let Some(name) = path.strip_prefix("components/").filter(|name| !name.contains('/')) {
+                programs.insert(name.to_owned(), Digest::of(&self.content(&path)?).to_string());
             }
         }
-        let mut fleet = publish::fleet(site, sources);
-        fleet.set_programs(programs);
-        Ok(fleet)
+        Ok(NodeSources { sources, programs })
+    }
+}
+
+/// All that nodes are compiled from, but `site.toml`.
+#[derive(Debug)]
+pub struct NodeSources {
+    sources: Sources,
+    programs: BTreeMap<String, String>,
+}
+
+impl NodeSources {
+    /// The site's nodes, ready to be compiled.
+    pub fn into_fleet(self, site: &Site) -> Fleet {
+        let mut fleet = publish::fleet(site, self.sources);
+        fleet.set_programs(self.programs);
+        fleet
     }
 }
 
@@ -115,7 +166,19 @@ fn text(name: &str, bytes: Vec<u8>) -> Result<String, Fault> {
     })
 }
 
-fn walk(dir: &Path, prefix: &str, found: &mut Vec<(String, PathBuf)>) -> Result<(), Fault> {
+/// All bytes of a file, unless it is too large for a site.
+fn all_of(name: &str, file: File) -> Result<Vec<u8>, Fault> {
+    // Most sources are shorter: one read gets them.
+    let mut bytes = Vec::with_capacity(2048);
+    file.take(LARGEST + 1).read_to_end(&mut bytes).doing(|| format!("reading {name}"))?;
+    if bytes.len() as u64 <= LARGEST {
+        return Ok(bytes);
+    }
+    let what = format!("is larger than {} MiB, which no file of a site is; move it elsewhere", LARGEST >> 20);
+    Err(Fault::of_problems(vec![Problem::at(name, 0, what)]))
+}
+
+fn walk(dir: &Path, prefix: &str, found: &mut Vec<String>) -> Result<(), Fault> {
     let doing = || format!("reading {}", dir.display());
     for entry in fs::read_dir(dir).doing(doing)? {
         let entry = entry.doing(doing)?;
@@ -124,18 +187,13 @@ fn walk(dir: &Path, prefix: &str, found: &mut Vec<(String, PathBuf)>) -> Result<
             continue;
         }
         let path = entry.path();
-        let meta = fs::metadata(&path).doing(|| format!("reading {}", path.display()))?;
+        let kind = entry.file_type().doing(doing)?;
+        let is_dir = kind.is_dir() || (kind.is_symlink() && path.is_dir());
         let full = format!("{prefix}{name}");
-        if meta.is_dir() {
+        if is_dir {
             walk(&path, &format!("{full}/"), found)?;
-        } else if meta.len() > LARGEST {
-            let what = format!(
-                "is larger than {} MiB, which no file of a site is; move it elsewhere",
-                LARGEST >> 20
-            );
-            return Err(Fault::of_problems(vec![Problem::at(full, 0, what)]));
         } else {
-            found.push((full, path));
+            found.push(full);
         }
     }
     Ok(())

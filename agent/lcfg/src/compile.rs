@@ -99,7 +99,8 @@ pub(crate) fn offers(ground: Ground, node: &mut Gathered) -> Option<Contribution
             let value = resolver.value(component, resource).filter(|value| !value.is_empty());
             let map = value.is_some().then(|| resolver.map_name(component, resource)).flatten();
             let (Some(map), Some(value)) = (map, value) else { continue };
-            let old = all.entry(map).or_default().insert(resource.to_owned(), value.clone());
+            let offered = Arc::make_mut(all.entry(map).or_default());
+            let old = offered.insert(resource.to_owned(), value.clone());
             if old.is_some_and(|old| old != value) {
                 let at = resolver.place(component, resource);
                 let what = format!("{component}.{resource} is published in its map by another component too");

@@ -256,12 +256,11 @@ impl Fleet {
         let mut own = first(watched);
         let steps = std::mem::take(&mut own.steps);
         let (made, depends) = compile::finish(self.ground(), own, &self.maps);
-        // The other nodes only count if the node takes something from a map.
-        if depends.maps().next().is_none() {
+        let names = self.names(|node| node.state == State::New);
+        // The other nodes only count if the node takes something from a map, and if that is not known yet.
+        if depends.maps().next().is_none() || names.is_empty() {
             return made.map(|compiled| (compiled, steps));
         }
-        let names = self.names(|node| node.state == State::New);
-        let asked = !names.is_empty();
         let mut maps = BTreeSet::new();
         for (name, gathered, offers) in parallel::each(names, |name| self.gather(name)) {
             let Some(offers) = offers else { continue };
@@ -270,7 +269,7 @@ impl Fleet {
                 (node.depends, node.state) = (gathered.depends, State::Seen);
             }
         }
-        self.asked |= asked;
+        self.asked = true;
         let (made, _) =
             compile::finish(self.ground(), compile::gather(self.ground(), node, &header, None), &self.maps);
         made.map(|compiled| (compiled, steps))

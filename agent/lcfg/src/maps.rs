@@ -7,9 +7,10 @@
 //! A value that is offered cannot depend on a map.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What one node offers: values by resource, by map.
-pub type Contributions = BTreeMap<String, BTreeMap<String, String>>;
+pub type Contributions = BTreeMap<String, Arc<BTreeMap<String, String>>>;
 
 /// What all nodes offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +23,7 @@ struct Map {
     /// The tags by the nodes' names.
     tags: BTreeMap<String, String>,
     /// The values of each tag.
-    values: BTreeMap<String, BTreeMap<String, String>>,
+    values: BTreeMap<String, Arc<BTreeMap<String, String>>>,
 }
 
 impl Maps {
@@ -41,7 +42,7 @@ impl Maps {
             let map = self.maps.entry(name.clone()).or_default();
             if let Some(values) = new.get(name).filter(|values| !values.is_empty()) {
                 map.tags.insert(node.to_owned(), tag.clone());
-                map.values.insert(tag.clone(), values.clone());
+                map.values.insert(tag.clone(), Arc::clone(values));
             } else {
                 map.tags.remove(node);
                 map.values.remove(&tag);
@@ -74,7 +75,8 @@ mod tests {
     fn offers(all: &[(&str, &str, &str)]) -> Contributions {
         let mut offers = Contributions::new();
         for (map, resource, value) in all {
-            offers.entry((*map).to_owned()).or_default().insert((*resource).to_owned(), (*value).to_owned());
+            Arc::make_mut(offers.entry((*map).to_owned()).or_default())
+                .insert((*resource).to_owned(), (*value).to_owned());
         }
         offers
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use gatehouse_model::site::{Site, node_header};
+use gatehouse_model::site::{Header, Site};
 use gatehouse_model::{Digest, Lock, PackageId, Problem};
 
 use crate::packages::compare_versions;
@@ -52,7 +52,8 @@ pub fn fleet(site: &Site, sources: Sources) -> Fleet {
 
 /// The nodes of a site, each with what `#include <gatehouse/site.h>` brings it.
 pub fn members(site: &Site) -> impl Iterator<Item = (String, String)> {
-    site.nodes.iter().map(|node| (node.name.to_string(), node_header(site, node)))
+    let header = Header::of(site);
+    site.nodes.iter().map(move |node| (node.name.to_string(), header.for_node(node)))
 }
 
 /// Compiles the sources of one node of a site, and says which lines made a resource's value if one is named.

@@ -1,5 +1,7 @@
 //! Nodes compiled together: what a change reaches, what nodes say to each other, what is remembered.
 
+use std::collections::BTreeMap;
+
 use gatehouse_lcfg::{Fleet, told_once};
 use gatehouse_model as _;
 use proptest as _;
@@ -118,7 +120,8 @@ fn nodes_hear_each_other() {
 fn what_was_said_before_a_restart_counts_until_the_node_compiles() {
     let files = [("defaults/t.def", MAP), ("source/a", "broken\n"), ("source/b", "profile.components t\n")];
     let mut fleet = fleet(&files);
-    fleet.set_offers("a", [("talk".to_owned(), [("say".to_owned(), "old".to_owned())].into())].into());
+    let offered = BTreeMap::from([("say".to_owned(), "old".to_owned())]);
+    fleet.set_offers("a", [("talk".to_owned(), offered.into())].into());
     assert_eq!(round(&mut fleet), ["a!", "b a:old"]);
     fleet.change("source/a", Some("t.say new\n"));
     assert_eq!(round(&mut fleet), ["a a:new", "b a:new"]);

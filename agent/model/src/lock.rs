@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{self, BufRead};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -122,11 +123,24 @@ impl PackageSet {
 }
 
 impl PackageSet {
-    /// One set out of the text of a lock, without reading the rest, which is long; none if it is not there.
-    pub fn find(lock: &str, name: &str) -> Option<Self> {
-        let head = format!("set]]\nname = \"{name}\"\n");
-        let table = lock.split("\n[[").find(|table| table.starts_with(&head))?;
-        toml::from_str(table.strip_prefix("set]]")?).ok()
+    /// One set out of a lock, without reading what follows, which is long; none if it is not there.
+    ///
+    /// # Errors
+    /// The lock cannot be read.
+    pub fn find(mut lock: impl BufRead, name: &str) -> io::Result<Option<Self>> {
+        let head = format!("name = \"{name}\"\n");
+        let (mut line, mut last, mut table) = (String::new(), String::new(), String::new());
+        while lock.read_line(&mut line)? > 0 {
+            if !table.is_empty() && line.starts_with("[[") {
+                break;
+            }
+            if !table.is_empty() || (last == "[[set]]\n" && line == head) {
+                table.push_str(&line);
+            }
+            std::mem::swap(&mut last, &mut line);
+            line.clear();
+        }
+        Ok(toml::from_str(&table).ok())
     }
 
     /// The name of the set of a node's closure that is made for these wishes.
@@ -224,8 +238,8 @@ mod tests {
         let lock = Lock { schema: 1, agent: digest, request: digest, sets, packages: Vec::new() };
         let text = lock.to_text();
         for set in &lock.sets {
-            assert_eq!(PackageSet::find(&text, &set.name).as_ref(), Some(set));
+            assert_eq!(PackageSet::find(text.as_bytes(), &set.name).unwrap().as_ref(), Some(set));
         }
-        assert_eq!(PackageSet::find(&text, "node-"), None);
+        assert_eq!(PackageSet::find(text.as_bytes(), "node-").unwrap(), None);
     }
 }

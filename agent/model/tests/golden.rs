@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gatehouse_model::Site;
-use gatehouse_model::site::{SiteFile, json_schema, node_header};
+use gatehouse_model::site::{Header, SiteFile, json_schema};
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -51,7 +51,7 @@ fn headers_and_written_files_of_right_sites() {
         let text = fs::read_to_string(case.join("site.toml")).unwrap();
         let site = Site::parse(&text).unwrap();
         for node in &site.nodes {
-            golden(&case.join(format!("{}.h", node.name)), &node_header(&site, node));
+            golden(&case.join(format!("{}.h", node.name)), &Header::of(&site).for_node(node));
         }
         let written = SiteFile::parse(&text).unwrap().to_text();
         golden(&case.join("written.toml"), &written);

@@ -1,9 +1,7 @@
 //! The site partition: the site directory with its lock, and what the boot loader must know of it.
 
-use std::fs;
-
 use gatehouse_disk::FatFile;
-use gatehouse_model::{Doing as _, Fault, Lock, Problem, Site};
+use gatehouse_model::{Fault, Lock, Problem, Site};
 
 use crate::site_dir::SiteDir;
 
@@ -22,13 +20,13 @@ pub type Content = (String, Vec<u8>);
 pub fn files(dir: &SiteDir, site: &Site, lock: &Lock) -> Result<Vec<Content>, Fault> {
     let mut files =
         vec![(BOOT.to_owned(), boot(site).into_bytes()), (LOCK.to_owned(), lock.to_text().into_bytes())];
-    for (name, path) in dir.files()? {
+    for name in dir.files()? {
         if name.eq_ignore_ascii_case(BOOT) {
             let what = "has the name of a file that the builder makes; rename or remove it";
             return Err(Fault::of_problems(vec![Problem::at(name, 0, what)]));
         }
         if name != LOCK {
-            let bytes = fs::read(&path).doing(|| format!("reading {}", path.display()))?;
+            let bytes = dir.content(&name)?;
             files.push((name, bytes));
         }
     }

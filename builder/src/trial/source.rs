@@ -1,9 +1,8 @@
 //! What is tried: a site directory, or the directory of a built image with the site that is in it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use gatehouse_model::{Doing as _, Fault, Lock, Problem, Site};
+use gatehouse_model::{Fault, Lock, Problem, Site};
 
 use crate::cli::Global;
 use crate::commands::{Prepared, prepare};
@@ -42,8 +41,9 @@ impl Source {
         }
         let prepared = prepare(global, path)?;
         let mut files = Vec::new();
-        for (name, path) in prepared.dir.files()? {
-            files.push((name, fs::read(&path).doing(|| format!("reading {}", path.display()))?));
+        for name in prepared.dir.files()? {
+            let bytes = prepared.dir.content(&name)?;
+            files.push((name, bytes));
         }
         files.retain(|(name, _)| name != image::LOCK);
         let (site, lock) = (prepared.site.clone(), prepared.lock.clone());

@@ -1,5 +1,7 @@
 //! The `[[node]]` sections, and what no two machines of a site may share.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::Ipv4Addr;
 
 use super::read::{At, Reader, Section};
@@ -48,15 +50,15 @@ pub(super) fn whole_mib(r: &mut Reader, section: &Section<'_>, key: &str) -> Opt
     size.map(|at| at.value)
 }
 
-/// What no two machines of a site may share, and where it was first seen.
-struct Taken<T>(Vec<(T, usize, String)>);
+/// What no two machines of a site may share, and who has it.
+struct Taken<T>(BTreeMap<T, String>);
 
-impl<T: PartialEq + std::fmt::Display> Taken<T> {
+impl<T: Ord + Display> Taken<T> {
     fn take(&mut self, r: &mut Reader, key: &str, value: T, line: usize, by: &str) {
-        if let Some((_, _, first)) = self.0.iter().find(|(other, ..)| *other == value) {
+        if let Some(first) = self.0.get(&value) {
             r.problem(line, format!("{key}: {value} is used by {first} already; write another one"));
         } else {
-            self.0.push((value, line, by.to_owned()));
+            self.0.insert(value, by.to_owned());
         }
     }
 }
@@ -71,13 +73,14 @@ pub(super) fn nodes(
     if !top.has("node") {
         r.missing(1, "node: not given; write [[node]] with name, address, memory and disk");
     }
-    let (mut names, mut addresses, mut macs) = (Taken(Vec::new()), Taken(Vec::new()), Taken(Vec::new()));
+    let (mut names, mut addresses, mut macs) =
+        (Taken(BTreeMap::new()), Taken(BTreeMap::new()), Taken(BTreeMap::new()));
     if let Some(site) = site {
-        names.0.push((site.clone(), 0, "the host".to_owned()));
+        names.0.insert(site.clone(), "the host".to_owned());
     }
     if let Some(network) = network {
-        addresses.0.push((network.host, 0, "the host".to_owned()));
-        addresses.0.extend(network.gateway.map(|gateway| (gateway, 0, "the gateway".to_owned())));
+        addresses.0.extend(network.gateway.map(|gateway| (gateway, "the gateway".to_owned())));
+        addresses.0.insert(network.host, "the host".to_owned());
     }
     let mut nodes = Vec::new();
     for section in &sections {

@@ -1,6 +1,6 @@
 //! `<gatehouse/site.h>`: what `site.toml` says of the site and of one node, for the LCFG sources.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use super::{Node, Site};
 
@@ -13,18 +13,46 @@ pub const NOTIFY_PORT: u16 = 732;
 /// UDP port at which an LCFG server hears of its clients (service `lcfgack`).
 pub const ACK_PORT: u16 = 733;
 
-/// The text of `<gatehouse/site.h>` as the source of one node sees it.
-pub fn node_header(site: &Site, node: &Node) -> String {
-    let mut out = String::from("#ifndef GATEHOUSE_SITE_H\n#define GATEHOUSE_SITE_H\n");
-    for (name, value) in site_values(site).into_iter().chain(node_values(node)) {
-        let line = format!("#define {name} {value}");
-        out.push_str(line.trim_end());
-        out.push('\n');
+/// `<gatehouse/site.h>` of a site, whose greatest part is the same for all its nodes.
+#[derive(Clone, Debug)]
+pub struct Header {
+    before: String,
+    after: String,
+}
+
+impl Header {
+    /// What all nodes of a site see.
+    pub fn of(site: &Site) -> Self {
+        let mut before = String::from("#ifndef GATEHOUSE_SITE_H\n#define GATEHOUSE_SITE_H\n");
+        for (name, value) in site_values(site) {
+            define(&mut before, name, &value);
+        }
+        let mut after = String::new();
+        root_keys(site, &mut after);
+        hosts(site, &mut after);
+        after.push_str("#endif\n");
+        Self { before, after }
     }
-    root_keys(site, &mut out);
-    hosts(site, &mut out);
-    out.push_str("#endif\n");
-    out
+
+    /// The text as the source of one node sees it.
+    pub fn for_node(&self, node: &Node) -> String {
+        let mut out = self.before.clone();
+        define(&mut out, "NODE_NAME", &node.name);
+        define(&mut out, "NODE_ADDRESS", &node.address);
+        define(&mut out, "NODE_MAC", &node.mac);
+        define(&mut out, "NODE_ROLE", &node.role);
+        define(&mut out, "NODE_VCPUS", &node.vcpus);
+        define(&mut out, "NODE_MEMORY_MB", &node.memory.as_mib());
+        define(&mut out, "NODE_DISK_MB", &node.disk.as_mib());
+        out.push_str(&self.after);
+        out
+    }
+}
+
+fn define(out: &mut String, name: &str, value: &dyn Display) {
+    let _ = write!(out, "#define {name} {value}");
+    out.truncate(out.trim_end().len());
+    out.push('\n');
 }
 
 fn site_values(site: &Site) -> Vec<(&'static str, String)> {
@@ -51,18 +79,6 @@ fn site_values(site: &Site) -> Vec<(&'static str, String)> {
         ("SITE_ACK_PORT", site.server.ack_port.to_string()),
     ]);
     values
-}
-
-fn node_values(node: &Node) -> Vec<(&'static str, String)> {
-    vec![
-        ("NODE_NAME", node.name.to_string()),
-        ("NODE_ADDRESS", node.address.to_string()),
-        ("NODE_MAC", node.mac.to_string()),
-        ("NODE_ROLE", node.role.clone()),
-        ("NODE_VCPUS", node.vcpus.to_string()),
-        ("NODE_MEMORY_MB", node.memory.as_mib().to_string()),
-        ("NODE_DISK_MB", node.disk.as_mib().to_string()),
-    ]
 }
 
 fn root_keys(site: &Site, out: &mut String) {

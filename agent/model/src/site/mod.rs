@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Mac, NodeName, Size};
 
 pub use file::SiteFile;
-pub use header::{ACK_PORT, HTTP_PORT, LCFG_SERVER_PORT, NOTIFY_PORT, node_header};
+pub use header::{ACK_PORT, HTTP_PORT, Header, LCFG_SERVER_PORT, NOTIFY_PORT};
 pub use schema::json_schema;
 
 /// One installation.
