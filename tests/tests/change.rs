@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gatehouse_tests::{Ended, Try, has, open_to_all, outcome, run, site, try_uml};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const INSTALL: Duration = Duration::from_secs(600);
 /// How long a change may take from the push to the nodes that it concerns.
@@ -41,9 +41,10 @@ fn a_running_site_is_changed_by_pushing_to_it() {
     let work = Work::clone_of(&dir, temp.path());
 
     a_broken_push_is_refused_whole(&trial, &work);
-    a_resource_reaches_the_node(&trial, &work);
+    a_node_comes(&trial, &work);
+    a_resource_reaches_the_node_that_it_concerns(&trial, &work);
     a_package_comes_and_goes(&trial, &work);
-    a_node_comes_and_goes(&trial, &dir, &work);
+    a_node_goes(&trial, &dir, &work);
 
     outcome(&trial.interrupt());
 }
@@ -69,21 +70,54 @@ fn a_broken_push_is_refused_whole(trial: &Try, work: &Work) {
     work.start_over();
 }
 
-fn a_resource_reaches_the_node(trial: &Try, work: &Work) {
+fn a_node_comes(trial: &Try, work: &Work) {
+    let node1 = fs::read_to_string(work.file("lcfg/source/node1")).expect("read");
+    let common = node1.replace("#include <gatehouse/site.h>\n", "").replace("profile.comment ", "// ");
+    let common: String =
+        common.lines().filter(|line| !line.starts_with("//")).flat_map(|line| [line, "\n"]).collect();
+    fs::write(work.file("lcfg/include/site/node.h"), common).expect("written");
+    append(&work.file("site.toml"), NODE2);
+    fs::write(work.file("lcfg/source/node2"), SOURCE2).expect("written");
+    let seen = trial.gatectl(&["site", "diff", &work.dir.display().to_string()]);
+    assert!(seen.code == 0 && seen.stdout.contains("node2: added"), "{seen:?}");
+    assert_eq!(nodes(trial).len(), 1, "looking has changed something");
+
+    work.must_push("add a node");
+    within(INSTALL, "node2 up", || state(trial, "node2") == "running");
+    assert_eq!(state(trial, "node1"), "running");
+}
+
+/// A header that one node reads changes: nothing but one component of that node runs, and the other's profile stays.
+fn a_resource_reaches_the_node_that_it_concerns(trial: &Try, work: &Work) {
     let file = "!profile.components mADD(file)\nfile.files hello\nfile.file_hello /etc/hello\nfile.tmpl_hello good morning\n";
-    append(&work.file("lcfg/include/site/base.h"), file);
+    fs::write(work.file("lcfg/include/site/hello.h"), file).expect("written");
+    append(&work.file("lcfg/source/node1"), "#include <site/hello.h>\n");
     work.must_push("add a file");
-    within(REACHED, "the file", || trial.ssh("node1", "cat /etc/hello").stdout.starts_with("good morning"));
-    let ran = "journalctl -q -o cat -u gatehouse-client --since -30s | grep -c ': configured'";
-    in_file(&work.file("lcfg/include/site/base.h"), "good morning", "good evening");
-    let before = trial.ssh("node1", ran).stdout;
+    let has = |text: &'static str| move || trial.ssh("node1", "cat /etc/hello").stdout.starts_with(text);
+    within(REACHED, "the file", has("good morning"));
+    within(REACHED, "both nodes as their profiles say", || {
+        nodes(trial)
+            .iter()
+            .all(|node| node["profile"]["published"]["etag"] == node["profile"]["acknowledged"]["etag"])
+    });
+
+    let (ran, other) = (configured(trial, "node1"), profile_of(trial, "node2"));
+    in_file(&work.file("lcfg/include/site/hello.h"), "good morning", "good evening");
     work.must_push("change it");
-    within(REACHED, "its change", || trial.ssh("node1", "cat /etc/hello").stdout.starts_with("good evening"));
-    println!(
-        "components configured: {} before, {} after",
-        before.trim(),
-        trial.ssh("node1", ran).stdout.trim()
-    );
+    within(REACHED, "its change", has("good evening"));
+    within(REACHED, "its acknowledgement", || profile_of(trial, "node1")["changed"] == json!(["file"]));
+    assert_eq!(configured(trial, "node1")[ran.len()..], ["file: configured"]);
+    assert_eq!(profile_of(trial, "node2")["published"], other["published"], "what does not concern it");
+}
+
+/// What the node's client says that it has configured, from its start on.
+fn configured(trial: &Try, name: &str) -> Vec<String> {
+    let said = trial.ssh(name, "journalctl -q -o cat -u gatehouse-client | grep ': configured'");
+    said.stdout.lines().map(str::to_owned).collect()
+}
+
+fn profile_of(trial: &Try, name: &str) -> Value {
+    nodes(trial).into_iter().find(|node| node["name"] == name).expect("a node")["profile"].take()
 }
 
 fn a_package_comes_and_goes(trial: &Try, work: &Work) {
@@ -104,22 +138,7 @@ fn a_package_comes_and_goes(trial: &Try, work: &Work) {
     work.start_over();
 }
 
-fn a_node_comes_and_goes(trial: &Try, dir: &Path, work: &Work) {
-    let node1 = fs::read_to_string(work.file("lcfg/source/node1")).expect("read");
-    let common = node1.replace("#include <gatehouse/site.h>\n", "").replace("profile.comment ", "// ");
-    let common: String =
-        common.lines().filter(|line| !line.starts_with("//")).flat_map(|line| [line, "\n"]).collect();
-    fs::write(work.file("lcfg/include/site/node.h"), common).expect("written");
-    append(&work.file("site.toml"), NODE2);
-    fs::write(work.file("lcfg/source/node2"), SOURCE2).expect("written");
-    let seen = trial.gatectl(&["site", "diff", &work.dir.display().to_string()]);
-    assert!(seen.code == 0 && seen.stdout.contains("node2: added"), "{seen:?}");
-    assert_eq!(nodes(trial).len(), 1, "looking has changed something");
-
-    work.must_push("add a node");
-    within(INSTALL, "node2 up", || state(trial, "node2") == "running");
-    assert_eq!(state(trial, "node1"), "running");
-
+fn a_node_goes(trial: &Try, dir: &Path, work: &Work) {
     // Without its section and its source it is gone; its disk is not.
     in_file(&work.file("site.toml"), NODE2, "");
     fs::remove_file(work.file("lcfg/source/node2")).expect("removed");

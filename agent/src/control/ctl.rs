@@ -13,8 +13,9 @@ use serde_json::json;
 
 use super::board::{NodeState, NodeStatus, Status};
 use super::console;
+use super::request::{Answer, Request};
 use super::site::{self, SiteControl};
-use super::socket::{Answer, Asker, Request};
+use super::socket::Asker;
 use crate::host::command::read_site;
 use crate::paths::Paths;
 use crate::server::view::ViewKey;

@@ -1,14 +1,17 @@
 //! `gatectl site`: what a change would do, taking it up, the history; and the two hooks of the site's repository.
 
 use std::io::{self, Read as _};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use gatehouse_model::{Doing as _, Exit, Fault};
+use gatehouse_model::site::Access;
+use gatehouse_model::{Doing as _, Exit, Fault, Problem, Site};
 use serde_json::json;
 
 use super::ctl::{other_answer, print};
-use super::socket::{Answer, Asker, Request};
+use super::request::{Answer, Request};
+use super::socket::Asker;
 use crate::host::change::Change;
 use crate::host::git::{BRANCH, Repository};
 use crate::host::import::{self, SiteFiles};
@@ -57,8 +60,9 @@ pub(super) fn run(paths: &Paths, command: SiteControl) -> Result<(), Fault> {
         SiteControl::Import { dir, json } => {
             let by = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
             let by = by.unwrap_or_else(|_| "root".to_owned());
-            let change =
-                ask(paths, &brought(&dir)?, |dir| Request::SiteImport { dir, by: by.clone(), commit: None })?;
+            let files = brought(&dir)?;
+            still_lets_in(&files)?;
+            let change = ask(paths, &files, |dir| Request::SiteImport { dir, by: by.clone(), commit: None })?;
             show(&change, json)
         }
         SiteControl::Log => match Asker::connect(paths)?.ask(&Request::SiteLog)? {
@@ -144,8 +148,34 @@ fn receive(paths: &Paths, update: &Update) -> Result<(), Fault> {
     let files = repository.files(&update.new)?;
     let after = (update.old != NONE).then(|| update.old.clone());
     let change = ask(paths, &files, |dir| Request::SiteDiff { dir, after })?;
+    still_lets_in(&files)?;
     // To the terminal of whoever pushes.
     show(&change, false)
+}
+
+/// Refuses a site that would shut out whoever brings it over the network: nobody may be near the machine.
+fn still_lets_in(files: &SiteFiles) -> Result<(), Fault> {
+    // What sshd says: the client's address and port, and ours. Without it somebody sits at the console.
+    let connection = std::env::var("SSH_CONNECTION").unwrap_or_default();
+    let Some(client) = connection.split(' ').next().and_then(|word| word.parse().ok()) else { return Ok(()) };
+    let text = files.get("site.toml").map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
+    let problem = Site::parse(&text).ok().and_then(|site| shuts_out(&site.access, client));
+    problem.map_or(Ok(()), |problem| Err(Fault::of_problems(vec![problem])))
+}
+
+/// Why somebody from an address could not come back under new rules.
+fn shuts_out(access: &Access, client: Ipv4Addr) -> Option<Problem> {
+    let why = if access.keys.is_empty() {
+        "access.keys is empty, and nobody could log in any more; write your key into it".to_owned()
+    } else if access.from.iter().any(|network| network.contains(client)) {
+        return None;
+    } else {
+        format!(
+            "access.from would shut out {client}, from where you bring this; add \"{client}/32\" or its network"
+        )
+    };
+    let why = format!("{why}, or import the site at the host's console");
+    Some(Problem::at("site.toml", 0, why))
 }
 
 fn received(paths: &Paths, update: &Update) -> Result<(), Fault> {
@@ -158,7 +188,24 @@ fn received(paths: &Paths, update: &Update) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
+    use gatehouse_model::site::Subnet;
+
     use super::*;
+
+    #[test]
+    fn nobody_shuts_himself_out() {
+        let access = |keys: &[&str], address: [u8; 4], prefix| Access {
+            keys: keys.iter().map(ToString::to_string).collect(),
+            from: vec![Subnet { address: address.into(), prefix }],
+        };
+        let why = |access| shuts_out(&access, Ipv4Addr::new(192, 0, 2, 7)).map(|problem| problem.what);
+        assert_eq!(why(access(&["a key"], [192, 0, 2, 0], 24)), None);
+        assert_eq!(why(access(&["a key"], [0; 4], 0)), None);
+        let said = why(access(&["a key"], [10, 0, 2, 0], 24)).unwrap_or_default();
+        assert!(said.contains("add \"192.0.2.7/32\""), "{said}");
+        let said = why(access(&[], [192, 0, 2, 0], 24)).unwrap_or_default();
+        assert!(said.contains("access.keys is empty"), "{said}");
+    }
 
     #[test]
     fn only_what_follows_on_main_is_looked_at() {

@@ -10,12 +10,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use gatehouse_model::{Doing as _, Event, Exit, Fault, NodeName, Problem};
-use serde::{Deserialize, Serialize};
+use gatehouse_model::{Doing as _, Event, Exit, Fault, NodeName};
 
-use super::board::{Board, Status};
+use super::board::Board;
+use super::request::{Answer, Request};
 use super::{Changes, Steward};
-use crate::host::change::Change;
 use crate::host::import;
 use crate::paths::Paths;
 
@@ -23,103 +22,6 @@ use crate::paths::Paths;
 const REQUEST: u64 = 64 << 10;
 /// How long an event stream waits before it looks whether anybody still reads.
 const PULSE: Duration = Duration::from_secs(30);
-
-/// What may be asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "do")]
-pub enum Request {
-    /// The whole board.
-    Status,
-    /// What would be done now.
-    Plan,
-    /// The remembered events; with `follow` also those to come, until the asker hangs up.
-    Events {
-        /// Go on with what comes.
-        follow: bool,
-    },
-    /// Start a node.
-    Start {
-        /// Which.
-        node: NodeName,
-    },
-    /// Stop a node.
-    Stop {
-        /// Which.
-        node: NodeName,
-    },
-    /// Stop and start a node.
-    Restart {
-        /// Which.
-        node: NodeName,
-    },
-    /// Install a node anew.
-    Install {
-        /// Which.
-        node: NodeName,
-    },
-    /// Throw away the disks of a node that was removed.
-    Purge {
-        /// Which.
-        node: NodeName,
-    },
-    /// What a site directory would change; changes nothing.
-    SiteDiff {
-        /// The directory.
-        dir: PathBuf,
-        /// The commit that it comes after, if it is pushed.
-        after: Option<String>,
-    },
-    /// Take up a site directory.
-    SiteImport {
-        /// The directory.
-        dir: PathBuf,
-        /// Who brings it, for the history.
-        by: String,
-        /// Its commit, if it was pushed.
-        commit: Option<String>,
-    },
-    /// The site's history.
-    SiteLog,
-}
-
-/// What is answered: one line, but for events, which are a line each and then `done`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Answer {
-    /// To `status`.
-    Status(Status),
-    /// To `plan`.
-    Plan(String),
-    /// To `site-diff` and `site-import`.
-    Change(Change),
-    /// To `site-log`.
-    Text(String),
-    /// To `events`.
-    Event(Event),
-    /// It is done, or on its way.
-    Done,
-    /// It is not; the message of the fault.
-    Fault(String),
-    /// The request itself is wrong; what to ask instead.
-    Problem(String),
-    /// What is wrong with the files that were brought.
-    Problems(Vec<Problem>),
-}
-
-impl Answer {
-    /// The fault that a refused request ends the asking program with.
-    ///
-    /// # Errors
-    /// The answer is one.
-    pub fn into_result(self) -> Result<Self, Fault> {
-        match self {
-            Self::Fault(text) => Err(Fault::new(text)),
-            Self::Problem(text) => Err(Fault::new(text).exit(Exit::Problem)),
-            Self::Problems(all) => Err(Fault::of_problems(all)),
-            good => Ok(good),
-        }
-    }
-}
 
 /// Who answers.
 #[derive(Clone)]
@@ -339,6 +241,8 @@ impl Asker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::change::Change;
+    use gatehouse_model::Problem;
     use std::sync::Mutex;
 
     use gatehouse_model::State;

@@ -6,6 +6,8 @@
 pub mod authority;
 pub mod closure;
 mod files;
+#[cfg(test)]
+mod fixture;
 mod holder;
 mod http;
 mod keep;
@@ -53,9 +55,9 @@ use crate::control::keeping::Seen;
 use crate::current::Current;
 use crate::paths::Paths;
 
-pub(crate) use self::sources::is_component;
 #[cfg(test)]
-pub(crate) use self::tests::{Place, sample_site};
+pub(crate) use self::fixture::{Place, sample_site};
+pub(crate) use self::sources::is_component;
 
 /// How often the sources are looked at where the kernel does not tell of changes.
 const REFRESH: Duration = Duration::from_secs(2);

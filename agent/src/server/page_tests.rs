@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gatehouse_model::{Event, NodeName, Site, State};
 
-use super::tests::Place;
+use super::fixture::Place;
 use super::view::ViewKey;
 use crate::control::board::{Board, NodeState, now_millis};
 use crate::control::keeping::Seen;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use gatehouse_model::{Digest, NodeName, PackageId};
 
+use super::fixture::{Place, sample_lock, sample_site};
 use super::profiles::{Profiles, Refreshed};
-use super::tests::{Place, sample_lock, sample_site};
 use super::watch::Watch;
 
 fn open(place: &Place) -> Profiles {

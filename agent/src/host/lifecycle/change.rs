@@ -27,20 +27,23 @@ impl Lifecycle {
 
     /// Wakes the node's thread, which finds that there is no such node.
     fn forget(&self, node: &NodeName) {
+        self.vacating.begin(node);
         self.lock().remove(node);
         self.changed.notify_all();
     }
 
-    fn start_again(self: &Arc<Self>, node: &NodeName) {
+    pub(super) fn start_again(self: &Arc<Self>, node: &NodeName) {
         if self.wanted(node) != Wanted::Running {
             return;
         }
+        self.vacating.begin(node);
         let (lifecycle, node) = (Arc::clone(self), node.clone());
         // It waits for the node to shut down, which must not keep the others waiting.
         std::thread::spawn(move || {
             if let Err(fault) = lifecycle.restart_node(&node) {
                 lifecycle.means.board.say(&phase(&node), "restarting", State::Failed, fault.to_string());
             }
+            lifecycle.vacating.end(&node);
         });
     }
 
@@ -57,6 +60,7 @@ impl Lifecycle {
             }
             Err(fault) => (State::Failed, fault.to_string()),
         };
+        self.vacating.end(node);
         means.board.say(&phase(node), "leaving the site", state, words);
     }
 }

@@ -8,7 +8,7 @@ use gatehouse_model::site::Node;
 use gatehouse_model::{Doing as _, Fault, State};
 
 use super::record::Record;
-use super::{BRIDGE, Lifecycle, Wanted, number, phase, room};
+use super::{BRIDGE, Lifecycle, VACATED, Wanted, number, phase, room};
 use crate::control::board::{NodeState, now_millis};
 use crate::vmm::{Boot, Power, Vm, initrd};
 use crate::wire::{Ack, Milestone, Passport};
@@ -22,6 +22,7 @@ impl Lifecycle {
         self.installs.wait(&node.name);
         let _turn = self.turns.to_install();
         self.installs.leave(&node.name);
+        self.vacating.wait(VACATED);
         room::check(&self.means.paths.vms).doing(|| format!("installing node {}", node.name))?;
         let board = &self.means.board;
         board.update(&node.name, |status| status.state = NodeState::Installing);

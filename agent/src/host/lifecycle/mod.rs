@@ -10,6 +10,7 @@ mod room;
 mod start;
 mod steward;
 mod turn;
+mod vacating;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -27,9 +28,12 @@ use crate::vmm::{Power, Vmm, console, store};
 use queue::Queue;
 use record::Record;
 use turn::Turns;
+use vacating::Vacating;
 
 /// How long a node may take to shut down before it is ended.
 const STOP_GRACE: Duration = Duration::from_secs(60);
+/// How long a VM waits for those that a change ends.
+const VACATED: Duration = Duration::from_secs(2 * STOP_GRACE.as_secs());
 /// The longest pause before a node that keeps dying is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The bridge that all nodes' NICs are on.
@@ -117,6 +121,7 @@ pub struct Lifecycle {
     turns: Turns,
     installs: Queue,
     starts: Queue,
+    vacating: Vacating,
 }
 
 impl std::fmt::Debug for Lifecycle {
@@ -146,6 +151,7 @@ impl Lifecycle {
             living: Mutex::default(),
             changed: Condvar::new(),
             turns: Turns::of_this_machine(),
+            vacating: Vacating::default(),
         });
         for node in &now.site.nodes {
             lifecycle.begin(node);
@@ -172,10 +178,12 @@ impl Lifecycle {
     fn begin(self: &Arc<Self>, node: &Node) {
         let wanted = if node.autostart { Wanted::Running } else { Wanted::Stopped };
         self.set(&node.name, wanted);
-        // One that left and came back before its thread had seen it goes on in that thread.
         if self.living().insert(node.name.clone()) {
             let (lifecycle, name) = (Arc::clone(self), node.name.clone());
             std::thread::spawn(move || lifecycle.live(&name));
+        } else {
+            // It left and came back before its thread was done with it: that goes on, with a VM as it is now.
+            self.start_again(&node.name);
         }
     }
 

@@ -8,7 +8,7 @@ use gatehouse_model::site::Node;
 use gatehouse_model::{Doing as _, Fault, State};
 
 use super::record::Record;
-use super::{BRIDGE, Lifecycle, Wanted, number, phase};
+use super::{BRIDGE, Lifecycle, VACATED, Wanted, number, phase};
 use crate::control::board::NodeState;
 use crate::vmm::{Boot, Power, Vm};
 use crate::wire::Milestone;
@@ -25,6 +25,7 @@ impl Lifecycle {
         let record = record.ok_or_else(|| Fault::new(format!("node {} is not installed", node.name)))?;
         self.starts.wait(&node.name);
         let _turn = self.turns.to_start(PATIENCE);
+        self.vacating.wait(VACATED);
         if self.wanted(&node.name) == Wanted::Stopped {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use gatehouse_lcfg::Profile;
 use gatehouse_model::Fault;
 
 use super::work::Work;
-use crate::node::disks::{self, Wanted};
+use crate::node::partitions::{self, Wanted};
 use crate::node::render::{self, Mount};
 
 const TABLE: &str = "/etc/fstab";
@@ -49,8 +49,8 @@ fn mounts(profile: &Profile, before: &[Mount]) -> Result<Vec<Mount>, Fault> {
         if profile.get("fstab", &format!("dopartition_{disk}")) != Some("yes") {
             continue;
         }
-        for Wanted { tag, kind, point, options, .. } in disks::wanted(profile, disk)? {
-            let swap = kind == disks::Kind::Swap;
+        for Wanted { tag, kind, point, options, .. } in partitions::wanted(profile, disk)? {
+            let swap = kind == partitions::Kind::Swap;
             if point.is_empty() && !swap {
                 continue;
             }
