@@ -44,6 +44,7 @@ fn a_running_site_is_changed_by_pushing_to_it() {
     a_node_comes(&trial, &work);
     a_resource_reaches_the_node_that_it_concerns(&trial, &work);
     a_package_comes_and_goes(&trial, &work);
+    a_node_is_resized(&trial, &work);
     a_node_goes(&trial, &dir, &work);
 
     outcome(&trial.interrupt());
@@ -138,9 +139,39 @@ fn a_package_comes_and_goes(trial: &Try, work: &Work) {
     work.start_over();
 }
 
+/// More memory and a larger disk: its VM is another one, its file system has the room, and what is on it stays.
+fn a_node_is_resized(trial: &Try, work: &Work) {
+    assert_eq!(trial.ssh("node1", "echo kept >/root/kept; sync").code, 0);
+    let before = boot_of(trial, "node1");
+    let toml = fs::read_to_string(work.file("site.toml")).expect("read");
+    fs::write(work.file("site.toml"), larger(&toml)).expect("written");
+    work.must_push("larger nodes");
+    within(CHANGED, "node1 started again", || {
+        let now = boot_of(trial, "node1");
+        state(trial, "node1") == "running" && !now.is_empty() && now != before
+    });
+    let seen = trial.ssh("node1", "cat /root/kept; free -m | awk '/^Mem/ { print ($2 > 512) }'");
+    assert_eq!(seen.stdout, "kept\n1\n", "{seen:?}");
+    within(REACHED, "its room", || {
+        let size = trial.ssh("node1", "df --output=size --block-size=1M / | tail -n 1").stdout;
+        size.trim().parse::<u64>().is_ok_and(|mib| mib > 4500)
+    });
+}
+
+/// What `site.toml` says of the nodes then.
+fn larger(toml: &str) -> String {
+    toml.replace("\nmemory = \"512MiB\"", "\nmemory = \"640MiB\"")
+        .replace("\ndisk = \"4GiB\"", "\ndisk = \"5GiB\"")
+}
+
+/// The kernel's id of a node's boot; empty while it cannot be asked.
+fn boot_of(trial: &Try, name: &str) -> String {
+    trial.ssh(name, "cat /proc/sys/kernel/random/boot_id").stdout
+}
+
 fn a_node_goes(trial: &Try, dir: &Path, work: &Work) {
     // Without its section and its source it is gone; its disk is not.
-    in_file(&work.file("site.toml"), NODE2, "");
+    in_file(&work.file("site.toml"), &larger(NODE2), "");
     fs::remove_file(work.file("lcfg/source/node2")).expect("removed");
     work.must_push("remove the node");
     within(REACHED, "node2 gone", || nodes(trial).len() == 1);

@@ -1,12 +1,13 @@
 //! The real image in an emulated machine: one rich boot that serves every check, and a short one under UEFI.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use gatehouse_tests::{Try, gatehouse, has, outcome, site};
+use gatehouse_tests::{Try, gatehouse, has, outcome, run, site};
 
 const BOOT: Duration = Duration::from_secs(2400);
 const NODES: [&str; 4] = ["ce", "se", "ui", "wn"];
@@ -28,7 +29,7 @@ fn temp() -> tempfile::TempDir {
 
 #[test]
 fn the_image_installs_its_site_through_a_power_cut_and_keeps_it_running() {
-    if !has(&["qemu-system-x86_64", "ssh", "setpriv"]) {
+    if !has(&["qemu-system-x86_64", "ssh", "setpriv", "git"]) {
         return;
     }
     let temp = temp();
@@ -45,6 +46,7 @@ fn the_image_installs_its_site_through_a_power_cut_and_keeps_it_running() {
     the_nodes_are_as_designed(&machine);
     a_node_that_dies_comes_back_alone(&machine);
     an_agent_that_dies_leaves_the_nodes_running(&machine);
+    a_push_over_ssh_reaches_its_node(&machine, &dir, temp.path());
     outcome(&machine.interrupt());
 
     // The boot above was already the second of this disk; a third shows that installed nodes are only started.
@@ -124,6 +126,39 @@ fn an_agent_that_dies_leaves_the_nodes_running(machine: &Try) {
     assert_eq!(killed.stdout, "active\n", "{killed:?}");
     wait_until_all_run(machine);
     assert_eq!(domains(machine), before, "a node was started again");
+}
+
+/// As the operations centre does it, with nothing but git and ssh.
+fn a_push_over_ssh_reaches_its_node(machine: &Try, dir: &Path, into: &Path) {
+    let work = into.join("work");
+    let git = |args: &[&str]| {
+        let ssh = format!("ssh -F {}", dir.join("ssh/config").display());
+        let who = ["-c", "user.name=operations", "-c", "user.email=operations@example.org"];
+        run(Command::new("git").env("GIT_SSH_COMMAND", ssh).args(who).args(args))
+    };
+    let inside = |args: &[&str]| git(&[&["-C", work.to_str().expect("a plain path")], args].concat());
+    let cloned = git(&["clone", "--quiet", "ssh://gateway/site", work.to_str().expect("a plain path")]);
+    assert_eq!(cloned.code, 0, "{cloned:?}");
+    let (source, toml) = (work.join("lcfg/source/ui"), work.join("site.toml"));
+    let before = fs::read_to_string(&toml).expect("read");
+
+    // What would leave the pusher outside is refused.
+    fs::write(&toml, before.replace("from = []", "from = [\"192.0.2.0/24\"]")).expect("written");
+    assert_eq!(inside(&["commit", "--quiet", "--all", "-m", "shut myself out"]).code, 0);
+    let refused = inside(&["push", "origin", "main"]);
+    assert!(refused.code != 0 && refused.stderr.contains("access.from would shut out"), "{refused:?}");
+    assert_eq!(inside(&["reset", "--quiet", "--hard", "origin/main"]).code, 0);
+
+    let hello = "\nfile.files hello\nfile.file_hello /etc/hello\nfile.tmpl_hello good morning\n";
+    fs::write(&source, fs::read_to_string(&source).expect("read") + hello).expect("written");
+    assert_eq!(inside(&["commit", "--quiet", "--all", "-m", "say hello"]).code, 0);
+    let pushed = inside(&["push", "origin", "main"]);
+    assert_eq!(pushed.code, 0, "{pushed:?}");
+    assert!(pushed.stderr.contains("ui: + file.file_hello /etc/hello"), "{pushed:?}");
+    assert!(!pushed.stderr.contains("wn: "), "{pushed:?}");
+    let wait = "for try in $(seq 120); do grep -s . /etc/hello && exit 0; sleep 1; done; exit 1";
+    let seen = machine.ssh("ui", wait);
+    assert_eq!((seen.code, seen.stdout.as_str()), (0, "good morning\n"), "{seen:?}");
 }
 
 /// Under UEFI, with a clock that has lost the time and no cable in the NIC until the node is installed.

@@ -134,7 +134,9 @@ impl Repository {
             child.stdout.take().ok_or_else(|| Fault::new("git has no standard output")).doing(doing)?;
         let files = import::from_tar(pipe);
         let status = child.wait().doing(doing)?;
-        if status.success() { files } else { Err(Fault::new(format!("git archive ended with {status}"))) }
+        // What is wrong with a file comes first: git then only found nobody who reads on.
+        let files = files?;
+        if status.success() { Ok(files) } else { Err(Fault::new(format!("git archive ended with {status}"))) }
     }
 
     /// Who made a commit.

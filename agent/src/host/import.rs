@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path};
 
@@ -94,6 +94,8 @@ pub fn from_tar(stream: impl Read) -> Result<SiteFiles, Fault> {
         entry.read_to_end(&mut bytes).doing(|| format!("reading {}", path.display()))?;
         files.insert(parts.join("/"), bytes);
     }
+    // Whoever writes the stream still writes what fills its last block.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).doing(|| "reading the tar stream to its end")?;
     Ok(files)
 }
 
@@ -199,5 +201,31 @@ mod tests {
         changed.remove("site.toml");
         changed.insert("new".into(), vec![]);
         assert_eq!(differences(&changed, &files), ["new", "site.toml"]);
+    }
+
+    #[test]
+    fn a_stream_is_read_to_its_end_and_links_are_refused() {
+        let stream = |link: bool| {
+            let mut tar = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(3);
+            tar.append_data(&mut header, "./lcfg/source/ce", &b"ab\n"[..]).unwrap();
+            if link {
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
+                tar.append_link(&mut header, "lcfg/source/se", "ce").unwrap();
+            }
+            // git fills its last block up to 10 KiB.
+            let mut bytes = tar.into_inner().unwrap();
+            bytes.resize(10 << 10, 0);
+            bytes
+        };
+        let bytes = stream(false);
+        let mut left = &bytes[..];
+        let files = from_tar(&mut left).unwrap();
+        assert_eq!(files.into_iter().collect::<Vec<_>>(), [("lcfg/source/ce".to_owned(), b"ab\n".to_vec())]);
+        assert_eq!(left.len(), 0, "its writer would be told that nobody reads it");
+        let fault = from_tar(&stream(true)[..]).unwrap_err();
+        assert!(fault.render().contains("no links"), "{}", fault.render());
     }
 }

@@ -195,6 +195,7 @@ pub fn mounts(made: &[Made]) -> Vec<render::Mount> {
             point: if part.wanted.kind == Kind::Swap { "none".into() } else { part.wanted.point.clone() },
             kind: part.wanted.kind.name().to_owned(),
             options: part.wanted.options.clone(),
+            grows: part.wanted.grows(),
         })
         .collect()
 }

@@ -64,6 +64,14 @@ pub struct Wanted {
     pub options: String,
 }
 
+impl Wanted {
+    /// Whether its file system is enlarged when it finds more room: what has the rest of the disk has it also when the
+    /// disk is made larger. The host enlarges the partition.
+    pub fn grows(&self) -> bool {
+        self.mib.is_none() && matches!(self.kind, Kind::Ext4 | Kind::Xfs)
+    }
+}
+
 /// A partition with its place, in sectors of 512 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {

@@ -14,6 +14,8 @@ pub struct Mount {
     pub kind: String,
     /// Mount options; empty means `defaults`.
     pub options: String,
+    /// Whether systemd enlarges the file system to the size of its partition at every start.
+    pub grows: bool,
 }
 
 /// `/etc/fstab`.
@@ -32,13 +34,14 @@ pub fn fstab(mounts: &[Mount]) -> String {
 }
 
 /// The options of a mount as they stand in the table.
-pub fn options(mount: &Mount) -> &str {
-    match (mount.options.as_str(), mount.kind.as_str()) {
+pub fn options(mount: &Mount) -> String {
+    let given = match (mount.options.as_str(), mount.kind.as_str()) {
         ("" | "defaults", "ext4") if mount.point == "/" => "errors=remount-ro",
         ("" | "defaults", "swap") => "sw",
         ("", _) => "defaults",
         (given, _) => given,
-    }
+    };
+    if mount.grows { format!("{given},x-systemd.growfs") } else { given.to_owned() }
 }
 
 /// The lines of a table of mounts; what is not one is passed over.
@@ -53,6 +56,8 @@ pub fn read_fstab(text: &str) -> Vec<Mount> {
             point: (*point).into(),
             kind: (*kind).into(),
             options,
+            // What was written for that stands among the options.
+            grows: false,
         })
     };
     text.lines().filter_map(line).collect()
@@ -275,6 +280,7 @@ mod tests {
             point: point.into(),
             kind: kind.into(),
             options: options.into(),
+            grows: point == "/",
         };
         let all = [
             mount("UUID=a", "/", "ext4", "defaults"),
@@ -284,12 +290,12 @@ mod tests {
         ];
         assert_eq!(
             fstab(&all),
-            "# Written by Gatehouse from the node's profile.\nUUID=a / ext4 errors=remount-ro 0 1\n\
+            "# Written by Gatehouse from the node's profile.\nUUID=a / ext4 errors=remount-ro,x-systemd.growfs 0 1\n\
              UUID=b /data xfs noatime 0 0\nUUID=c none swap sw 0 0\nUUID=1234-ABCD /boot/efi vfat defaults 0 2\n"
         );
         let read = read_fstab(&fstab(&all));
         assert_eq!(fstab(&read), fstab(&all), "what is written reads back");
-        assert_eq!(options(&read[0]), "errors=remount-ro");
+        assert_eq!(options(&read[0]), "errors=remount-ro,x-systemd.growfs");
     }
 
     #[test]

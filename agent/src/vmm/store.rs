@@ -1,10 +1,17 @@
 //! Stores: sparse files, one for each disk of a node.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use gatehouse_model::{Doing as _, Fault, Size};
+use serde::Deserialize;
+
+use crate::tool;
+
+/// Sectors from the last one for partitions to the disk's end: that one, and the second table.
+const LAST: u64 = 34;
 
 /// Makes a store, or makes it larger; it is never made smaller. Its blocks are allocated as they are written.
 ///
@@ -25,7 +32,51 @@ pub fn ensure(path: &Path, size: Size) -> Result<(), Fault> {
         );
     }
     file.set_len(size.as_bytes()).doing(doing)?;
-    file.sync_all().doing(doing)
+    file.sync_all().doing(doing)?;
+    if have > 0 { fill(path, size).doing(doing) } else { Ok(()) }
+}
+
+/// Gives the room of a store that has grown to its last partition, if that holds a file system, which the node itself
+/// enlarges at its start. A store without a partition table is left as it is: it was never installed.
+fn fill(path: &Path, size: Size) -> Result<(), Fault> {
+    let name = path.as_os_str();
+    let Ok(found) = tool::run("sfdisk", &[OsStr::new("--json"), name]) else { return Ok(()) };
+    let found: Found = serde_json::from_str(&found).doing(|| "reading what sfdisk says of it")?;
+    let Some(number) = grows(&found.partitiontable, size) else { return Ok(()) };
+    let number = number.to_string();
+    let args = ["--quiet", "--no-tell-kernel", "-N", &number].map(OsStr::new);
+    tool::run_with_input("sfdisk", &[&args[..], &[name]].concat(), ", +\n").map(drop)
+}
+
+/// What `sfdisk --json` says.
+#[derive(Deserialize)]
+struct Found {
+    partitiontable: Table,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    /// The last sector that a partition may have, which a GPT knows.
+    lastlba: Option<u64>,
+    #[serde(default)]
+    partitions: Vec<Partition>,
+}
+
+#[derive(Deserialize)]
+struct Partition {
+    start: u64,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// The type of swap space, of which more is of no use to anybody.
+const SWAP: &str = "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F";
+
+/// The number of the partition that gets the room of a store that is larger than its table knows.
+fn grows(table: &Table, size: Size) -> Option<usize> {
+    let has_grown = table.lastlba? + LAST < size.as_bytes() / 512;
+    let (index, last) = table.partitions.iter().enumerate().max_by_key(|(_, partition)| partition.start)?;
+    (has_grown && last.kind != SWAP).then_some(index + 1)
 }
 
 /// How many bytes of a store are allocated.
@@ -40,6 +91,24 @@ pub fn allocated(path: &Path) -> Result<Size, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_partition_gets_the_room() {
+        let table = |kind: &str| {
+            let text = format!(
+                r#"{{"partitiontable": {{"label": "gpt", "lastlba": 204766, "partitions": [
+                    {{"node": "a1", "start": 2048, "size": 2048, "type": "{SWAP}"}},
+                    {{"node": "a2", "start": 4096, "size": 200000, "type": "{kind}"}}]}}}}"#
+            );
+            serde_json::from_str::<Found>(&text).expect("sfdisk's form").partitiontable
+        };
+        let linux = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
+        assert_eq!(grows(&table(linux), Size::mib(100)), None);
+        assert_eq!(grows(&table(linux), Size::mib(101)), Some(2));
+        assert_eq!(grows(&table(SWAP), Size::mib(101)), None);
+        let none = Table { lastlba: None, partitions: Vec::new() };
+        assert_eq!(grows(&none, Size::mib(101)), None);
+    }
 
     #[test]
     fn a_store_is_sparse_grows_and_never_shrinks() {

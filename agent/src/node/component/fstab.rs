@@ -49,7 +49,9 @@ fn mounts(profile: &Profile, before: &[Mount]) -> Result<Vec<Mount>, Fault> {
         if profile.get("fstab", &format!("dopartition_{disk}")) != Some("yes") {
             continue;
         }
-        for Wanted { tag, kind, point, options, .. } in partitions::wanted(profile, disk)? {
+        for wanted in partitions::wanted(profile, disk)? {
+            let grows = wanted.grows();
+            let Wanted { tag, kind, point, options, .. } = wanted;
             let swap = kind == partitions::Kind::Swap;
             if point.is_empty() && !swap {
                 continue;
@@ -61,7 +63,7 @@ fn mounts(profile: &Profile, before: &[Mount]) -> Result<Vec<Mount>, Fault> {
                 ))
                 .help("partitions are made when a node is installed; install it anew, or take it out")
             })?;
-            table.push(Mount { options, ..made.clone() });
+            table.push(Mount { options, grows, ..made.clone() });
         }
     }
     // As the installer sorts them: swap space, then by depth.

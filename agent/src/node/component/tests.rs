@@ -238,7 +238,10 @@ fn the_table_of_mounts_keeps_the_file_systems_that_were_made() {
         type_p1 ext4\nmpt_p1 /\nmntopts_p1 noatime\nsize_p2 64\ntype_p2 swap\n";
     place.run(("fstab", disk)).expect("configured");
     let table = place.read("/etc/fstab");
-    assert!(table.ends_with("\nUUID=u-swap none swap sw 0 0\nUUID=u-root / ext4 noatime 0 1\n"), "{table}");
+    assert!(
+        table.ends_with("\nUUID=u-swap none swap sw 0 0\nUUID=u-root / ext4 noatime,x-systemd.growfs 0 1\n"),
+        "{table}"
+    );
     let more = format!("{disk}entries t\nentry_t tmpfs /scratch tmpfs size=1g\n");
     place.run(("fstab", &more)).expect("configured");
     assert!(place.read("/etc/fstab").ends_with("tmpfs /scratch tmpfs size=1g 0 0\n"));
