@@ -170,12 +170,8 @@ impl Try {
     }
 
     /// Kills the trial and all that belongs to it, as a power cut would.
-    pub fn kill(mut self) {
-        let agent = format!("trial --dir {}", self.dir.display());
-        // Under QEMU there is no such process: the emulator ends with `gatehouse try`.
-        let _ = Command::new("pkill").args(["-KILL", "-f", "--", &agent]).status();
-        self.child.kill().expect("it can be killed");
-        self.child.wait().expect("it ends");
+    pub fn kill(self) {
+        drop(self);
     }
 
     /// Presses Ctrl-C and waits for the end.
@@ -194,6 +190,20 @@ impl Try {
         }
         let status: ExitStatus = self.child.wait().expect("it ends");
         Ended { code: status.code().unwrap_or(-1), stdout: stdout.join("\n"), stderr: self.seen.join("\n") }
+    }
+}
+
+/// A scenario that fails leaves no machine behind.
+impl Drop for Try {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        let agent = format!("trial --dir {}", self.dir.display());
+        // Under QEMU there is no such process: the emulator ends with `gatehouse try`.
+        let _ = Command::new("pkill").args(["-KILL", "-f", "--", &agent]).status();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
