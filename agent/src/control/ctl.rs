@@ -1,6 +1,5 @@
 //! `gatectl`: the control socket's commands for people, and as JSON for programs.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -8,11 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use gatehouse_model::{Doing as _, Event, Fault, NodeName, State};
+use gatehouse_model::{Doing as _, Fault, NodeName};
 use serde_json::json;
 
-use super::board::{NodeState, NodeStatus, Status};
+use super::board::Status;
 use super::console;
+use super::render::{render_event, render_nodes, render_status};
 use super::request::{Answer, Request};
 use super::site::{self, SiteControl};
 use super::socket::Asker;
@@ -230,123 +230,15 @@ pub(super) fn print(text: &str) -> Result<(), Fault> {
     }
 }
 
-fn render_status(status: &Status) -> String {
-    let mut out = format!("{}\n", status.site);
-    for phase in &status.phases {
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "  {:<12} {:>6.1} s", phase.phase, phase.seconds);
-    }
-    out.push('\n');
-    out.push_str(&render_nodes(&status.nodes));
-    out
-}
-
-/// The table of `gatectl node list`, a line a node.
-pub fn render_nodes(nodes: &[NodeStatus]) -> String {
-    let heads = ["NODE", "ADDRESS", "STATE", "INSTALLED IN"].map(str::to_owned);
-    let rows = nodes.iter().map(|node| {
-        let seconds =
-            node.install_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"));
-        [node.name.to_string(), node.address.to_string(), state_word(node.state).to_owned(), seconds]
-    });
-    let rows: Vec<[String; 4]> = std::iter::once(heads).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2), width(3)];
-    let messages = std::iter::once("").chain(nodes.iter().map(|node| node.message.as_str()));
-    let mut out = String::new();
-    for (row, message) in rows.iter().zip(messages) {
-        // One line a node: the rest of a long message is in `gatectl log`.
-        let message = message.lines().next().unwrap_or_default();
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        out.push_str(format!("{}  {message}", cells.join("  ")).trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-fn state_word(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Absent => "absent",
-        NodeState::Installing => "installing",
-        NodeState::Stopped => "stopped",
-        NodeState::Starting => "starting",
-        NodeState::Running => "running",
-        NodeState::Failed => "failed",
-    }
-}
-
-fn render_event(event: &Event) -> String {
-    let seconds = event.ts / 1000;
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let state = match event.state {
-        State::Started => "started",
-        State::Progress => "progress",
-        State::Succeeded => "succeeded",
-        State::Failed => "failed",
-    };
-    let percent = event.percent.map(|percent| format!(" {percent} %")).unwrap_or_default();
-    let text = format!(
-        "{:02}:{:02}:{:02}Z {}: {}: {state}{percent}",
-        hour, minute, second, event.phase, event.action
-    );
-    let message = if event.message.is_empty() { String::new() } else { format!(": {}", event.message) };
-    format!("{text}{message}\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::keeping::ProfileStatus;
     use clap::Parser;
 
     #[derive(Parser)]
     struct Program {
         #[command(flatten)]
         options: ControlOptions,
-    }
-
-    fn node(name: &str, state: NodeState, seconds: Option<f64>, message: &str) -> NodeStatus {
-        NodeStatus {
-            name: name.parse().expect("a name"),
-            address: "10.0.2.21".parse().expect("an address"),
-            state,
-            install_seconds: seconds,
-            phases: Vec::new(),
-            message: message.to_owned(),
-            profile: ProfileStatus::default(),
-        }
-    }
-
-    #[test]
-    fn nodes_are_a_table() {
-        let nodes = [
-            node("ce", NodeState::Running, Some(83.25), ""),
-            node("worker-01", NodeState::Failed, None, "no room\non its disk"),
-        ];
-        assert_eq!(
-            render_nodes(&nodes),
-            "NODE       ADDRESS    STATE    INSTALLED IN\n\
-             ce         10.0.2.21  running  83.2 s\n\
-             worker-01  10.0.2.21  failed   -             no room\n"
-        );
-    }
-
-    #[test]
-    fn events_are_lines() {
-        let event = Event {
-            ts: 45_296_000,
-            host: "node1".into(),
-            phase: "node/node1".into(),
-            action: "downloading layer".into(),
-            state: State::Progress,
-            percent: Some(40),
-            message: "90 MiB/s".into(),
-        };
-        assert_eq!(
-            render_event(&event),
-            "12:34:56Z node/node1: downloading layer: progress 40 %: 90 MiB/s\n"
-        );
     }
 
     #[test]

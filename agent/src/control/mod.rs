@@ -4,6 +4,7 @@ pub mod board;
 mod console;
 pub mod ctl;
 pub mod keeping;
+pub mod render;
 pub mod request;
 mod site;
 pub mod socket;

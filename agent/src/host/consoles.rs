@@ -9,7 +9,7 @@ use gatehouse_model::{Doing as _, Fault, State};
 
 use super::files::write_whole;
 use crate::control::board::{Board, NodeState, Status};
-use crate::control::ctl::render_nodes;
+use crate::control::render::render_nodes;
 use crate::tool;
 
 /// How often the board is looked at. Each change costs an emulated machine the start of a program.

@@ -187,7 +187,8 @@ fn query(profile: &Profile, resource: &str, why: bool) -> Result<(), Fault> {
     let derivation = found.and_then(|(_, found)| found.resources.get(name)).map(|found| &found.derivation);
     for (file, lines) in derivation.into_iter().flatten() {
         let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
-        println!("  {file}:{}", lines.join(","));
+        let colon = if lines.is_empty() { "" } else { ":" };
+        println!("  {file}{colon}{}", lines.join(","));
     }
     Ok(())
 }

@@ -1,0 +1,160 @@
+//! How status and events look as lines of text, for terminals and consoles.
+
+use std::fmt::Write as _;
+
+use gatehouse_model::{Event, State};
+
+use super::board::{NodeState, NodeStatus, Status};
+use super::keeping::Standing;
+
+pub(super) fn render_status(status: &Status) -> String {
+    let mut out = format!("{}\n", status.site);
+    for phase in &status.phases {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "  {:<12} {:>6.1} s", phase.phase, phase.seconds);
+    }
+    out.push('\n');
+    out.push_str(&render_nodes(&status.nodes));
+    out
+}
+
+/// The table of `gatectl node list`, a line a node.
+pub fn render_nodes(nodes: &[NodeStatus]) -> String {
+    let heads = ["NODE", "ADDRESS", "STATE", "PROFILE", "INSTALLED IN"].map(str::to_owned);
+    let rows = nodes.iter().map(|node| {
+        let seconds =
+            node.install_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"));
+        let (state, profile) = (state_word(node.state).to_owned(), profile_word(node).to_owned());
+        [node.name.to_string(), node.address.to_string(), state, profile, seconds]
+    });
+    let rows: Vec<[String; 5]> = std::iter::once(heads).chain(rows).collect();
+    let widths =
+        std::array::from_fn::<_, 5, _>(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
+    let messages = std::iter::once(String::new()).chain(nodes.iter().map(trouble));
+    let mut out = String::new();
+    for (row, message) in rows.iter().zip(messages) {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        out.push_str(format!("{}  {message}", cells.join("  ")).trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// What a person has to know of a node, in one line: the rest is in `gatectl log` and on the status page.
+fn trouble(node: &NodeStatus) -> String {
+    let failed = node.profile.failed.first().map(|failure| {
+        let output = failure.output.lines().last().unwrap_or_default();
+        format!("{} {} failed: {output}", failure.component, failure.method)
+    });
+    let text = Some(&node.message).filter(|message| !message.is_empty()).cloned();
+    let text = text.or_else(|| node.profile.problems.first().cloned()).or(failed).unwrap_or_default();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+fn profile_word(node: &NodeStatus) -> &'static str {
+    if !node.profile.problems.is_empty() {
+        return "unpublished";
+    }
+    match node.profile.standing() {
+        Standing::Unknown => "-",
+        Standing::Current => "current",
+        Standing::Stale => "stale",
+        Standing::Failing => "failing",
+    }
+}
+
+fn state_word(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Absent => "absent",
+        NodeState::Installing => "installing",
+        NodeState::Stopped => "stopped",
+        NodeState::Starting => "starting",
+        NodeState::Running => "running",
+        NodeState::Failed => "failed",
+    }
+}
+
+pub(super) fn render_event(event: &Event) -> String {
+    let seconds = event.ts / 1000;
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let state = match event.state {
+        State::Started => "started",
+        State::Progress => "progress",
+        State::Succeeded => "succeeded",
+        State::Failed => "failed",
+    };
+    let percent = event.percent.map(|percent| format!(" {percent} %")).unwrap_or_default();
+    let text = format!(
+        "{:02}:{:02}:{:02}Z {}: {}: {state}{percent}",
+        hour, minute, second, event.phase, event.action
+    );
+    let message = if event.message.is_empty() { String::new() } else { format!(": {}", event.message) };
+    format!("{text}{message}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::keeping::{ProfileStatus, Seen};
+    use crate::wire::Failure;
+
+    fn node(name: &str, state: NodeState, seconds: Option<f64>, message: &str) -> NodeStatus {
+        NodeStatus {
+            name: name.parse().expect("a name"),
+            address: "10.0.2.21".parse().expect("an address"),
+            state,
+            install_seconds: seconds,
+            phases: Vec::new(),
+            message: message.to_owned(),
+            profile: ProfileStatus::default(),
+        }
+    }
+
+    #[test]
+    fn nodes_are_a_table() {
+        let mut wrong = node("se", NodeState::Running, Some(4.0), "");
+        wrong.profile.problems.push("lcfg/source/se:3: no resource".into());
+        let mut failing = node("ui", NodeState::Running, Some(4.0), "");
+        let seen = Some(Seen { etag: "a".into(), at: 1 });
+        let output = "reading motd\nno room".to_owned();
+        let failed = Failure { component: "motd".into(), method: "configure".into(), output };
+        failing.profile = ProfileStatus {
+            published: seen.clone(),
+            acknowledged: seen,
+            failed: vec![failed],
+            ..ProfileStatus::default()
+        };
+        let nodes = [
+            node("ce", NodeState::Running, Some(83.25), ""),
+            wrong,
+            failing,
+            node("worker-01", NodeState::Failed, None, "no room\non its disk"),
+        ];
+        assert_eq!(
+            render_nodes(&nodes),
+            "NODE       ADDRESS    STATE    PROFILE      INSTALLED IN\n\
+             ce         10.0.2.21  running  -            83.2 s\n\
+             se         10.0.2.21  running  unpublished  4.0 s         lcfg/source/se:3: no resource\n\
+             ui         10.0.2.21  running  failing      4.0 s         motd configure failed: no room\n\
+             worker-01  10.0.2.21  failed   -            -             no room\n"
+        );
+    }
+
+    #[test]
+    fn events_are_lines() {
+        let event = Event {
+            ts: 45_296_000,
+            host: "node1".into(),
+            phase: "node/node1".into(),
+            action: "downloading layer".into(),
+            state: State::Progress,
+            percent: Some(40),
+            message: "90 MiB/s".into(),
+        };
+        assert_eq!(
+            render_event(&event),
+            "12:34:56Z node/node1: downloading layer: progress 40 %: 90 MiB/s\n"
+        );
+    }
+}
