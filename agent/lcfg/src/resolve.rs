@@ -31,6 +31,8 @@ pub(crate) struct Resolver<'a> {
     active: Vec<Key>,
     /// The names of the maps that lists subscribe to.
     map_names: BTreeMap<Key, Option<String>>,
+    /// Those whose map's name is being found: it may refer to what comes from another map.
+    naming: Vec<Key>,
     /// The components that references named.
     pub(crate) referred: BTreeSet<String>,
 }
@@ -53,6 +55,7 @@ impl<'a> Resolver<'a> {
             done: BTreeMap::new(),
             active: Vec::new(),
             map_names: BTreeMap::new(),
+            naming: Vec::new(),
             referred: BTreeSet::new(),
         }
     }
@@ -143,7 +146,15 @@ impl<'a> Resolver<'a> {
         let entry = self.schemas.get(component)?.entries.get(resource)?;
         let (Spans::Publish(name) | Spans::Subscribe(name)) = entry.spans.as_ref()?;
         let at = entry.at.unwrap_or(self.source);
-        let name = self.fill(name, at).and_then(|name| {
+        if self.naming.contains(&key) || self.naming.len() >= MAX_CHAIN {
+            let what = "the name of its map depends on the map; name it by a word or by other resources";
+            self.problem(at, format!("{component}.{resource}: {what}"));
+            return None;
+        }
+        self.naming.push(key.clone());
+        let filled = self.fill(name, at);
+        self.naming.pop();
+        let name = filled.and_then(|name| {
             let name = name.trim();
             let word = !name.is_empty() && !name.contains(char::is_whitespace);
             if !word {
