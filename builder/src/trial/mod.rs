@@ -26,6 +26,9 @@ use source::{Given, Source};
 /// A file that marks a directory as a trial's, which may be emptied.
 const MARK: &str = ".gatehouse-trial";
 
+/// How long a machine may take to stop: its own limit for its nodes is five minutes, and an emulated one needs half of it.
+const STOP: Duration = Duration::from_secs(360);
+
 /// How many lines of a console are told of a machine that failed: a kernel's whole trace.
 const LAST_WORDS: usize = 60;
 
@@ -276,7 +279,7 @@ impl Machine {
             }
         }
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(150) {
+        while begun.elapsed() < STOP {
             if let Some(status) = self.child.try_wait().doing(|| "waiting for the machine")? {
                 let ended = Fault::new(format!("the machine ended with {status}"));
                 return if status.success() { Ok(()) } else { Err(ended) };
@@ -284,7 +287,7 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(100));
         }
         self.child.kill().doing(|| "ending the machine")?;
-        Err(Fault::new("the machine did not stop within 150 s and was ended"))
+        Err(Fault::new(format!("the machine did not stop within {} s and was ended", STOP.as_secs())))
     }
 
     /// Leaves it running until Ctrl-C, which reaches the machine's process too.
