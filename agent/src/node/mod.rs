@@ -19,7 +19,7 @@ mod machine;
 mod method;
 mod overlay;
 mod packages;
-mod partitions;
+pub(crate) mod partitions;
 mod progress;
 mod render;
 mod target;

@@ -7,8 +7,8 @@ use gatehouse_model::Fault;
 
 /// Partitions begin and end at multiples of this many sectors of 512 bytes: 1 MiB.
 const ALIGNMENT: u64 = 2048;
-/// Sectors at the end that hold the second partition table.
-const TABLE_SECTORS: u64 = 33;
+/// Sectors at the end that hold the second partition table of a disk.
+pub const TABLE_SECTORS: u64 = 33;
 
 /// What is made on a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Kind {
     }
 
     /// The partition type in a GPT.
-    pub(super) fn guid(self, point: &str) -> &'static str {
+    pub fn guid(self, point: &str) -> &'static str {
         match self {
             Self::Vfat if point == "/boot/efi" => "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
             Self::Vfat => "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7",

@@ -1,17 +1,18 @@
 //! Stores: sparse files, one for each disk of a node.
 
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use gatehouse_model::{Doing as _, Fault, Size};
 use serde::Deserialize;
 
+use crate::node::partitions::{Kind, TABLE_SECTORS};
 use crate::tool;
 
-/// Sectors from the last one for partitions to the disk's end: that one, and the second table.
-const LAST: u64 = 34;
+/// What the second sector of a disk with a GPT begins with (UEFI 2.10, 5.3.2).
+const SIGNATURE: &[u8] = b"EFI PART";
 
 /// Makes a store, or makes it larger; it is never made smaller. Its blocks are allocated as they are written.
 ///
@@ -39,8 +40,13 @@ pub fn ensure(path: &Path, size: Size) -> Result<(), Fault> {
 /// Gives the room of a store that has grown to its last partition, if that holds a file system, which the node itself
 /// enlarges at its start. A store without a partition table is left as it is: it was never installed.
 fn fill(path: &Path, size: Size) -> Result<(), Fault> {
+    let mut header = [0; SIGNATURE.len()];
+    File::open(path).and_then(|file| file.read_exact_at(&mut header, 512)).doing(|| "reading its table")?;
+    if header != SIGNATURE {
+        return Ok(());
+    }
     let name = path.as_os_str();
-    let Ok(found) = tool::run("sfdisk", &[OsStr::new("--json"), name]) else { return Ok(()) };
+    let found = tool::run("sfdisk", &[OsStr::new("--json"), name])?;
     let found: Found = serde_json::from_str(&found).doing(|| "reading what sfdisk says of it")?;
     let Some(number) = grows(&found.partitiontable, size) else { return Ok(()) };
     let number = number.to_string();
@@ -69,14 +75,12 @@ struct Partition {
     kind: String,
 }
 
-/// The type of swap space, of which more is of no use to anybody.
-const SWAP: &str = "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F";
-
-/// The number of the partition that gets the room of a store that is larger than its table knows.
+/// The number of the partition that gets the room of a store that is larger than its table knows. More swap space is of
+/// no use to anybody.
 fn grows(table: &Table, size: Size) -> Option<usize> {
-    let has_grown = table.lastlba? + LAST < size.as_bytes() / 512;
+    let has_grown = table.lastlba? + 1 + TABLE_SECTORS < size.as_bytes() / 512;
     let (index, last) = table.partitions.iter().enumerate().max_by_key(|(_, partition)| partition.start)?;
-    (has_grown && last.kind != SWAP).then_some(index + 1)
+    (has_grown && last.kind != Kind::Swap.guid("")).then_some(index + 1)
 }
 
 /// How many bytes of a store are allocated.
@@ -94,18 +98,19 @@ mod tests {
 
     #[test]
     fn the_last_partition_gets_the_room() {
+        let swap = Kind::Swap.guid("");
         let table = |kind: &str| {
             let text = format!(
                 r#"{{"partitiontable": {{"label": "gpt", "lastlba": 204766, "partitions": [
-                    {{"node": "a1", "start": 2048, "size": 2048, "type": "{SWAP}"}},
+                    {{"node": "a1", "start": 2048, "size": 2048, "type": "{swap}"}},
                     {{"node": "a2", "start": 4096, "size": 200000, "type": "{kind}"}}]}}}}"#
             );
             serde_json::from_str::<Found>(&text).expect("sfdisk's form").partitiontable
         };
-        let linux = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
+        let linux = Kind::Ext4.guid("/");
         assert_eq!(grows(&table(linux), Size::mib(100)), None);
         assert_eq!(grows(&table(linux), Size::mib(101)), Some(2));
-        assert_eq!(grows(&table(SWAP), Size::mib(101)), None);
+        assert_eq!(grows(&table(swap), Size::mib(101)), None);
         let none = Table { lastlba: None, partitions: Vec::new() };
         assert_eq!(grows(&none, Size::mib(101)), None);
     }

@@ -158,9 +158,9 @@ fn start(site: &Site, dir: &Path, disk: &Path, more: Vec<String>, ways: &Ways) -
     Ok(Machine::new(child, Box::new(BufReader::new(events)), status, stop))
 }
 
-/// QEMU's arguments. Emulated, the processor is the plain `qemu64` (Xen's first guest dies at once under `max`), with `rdrand`:
-/// without it the first random number took two minutes to come. A reset ends
-/// the emulator, so that a crash is seen and not repeated for ever.
+/// QEMU's arguments. Emulated, the processor is the plain `qemu64` (Xen's first guest dies at once under `max`), with
+/// `rdrand`: without it the first random number took two minutes to come. A reset ends the emulator, so that a crash is
+/// seen and not repeated for ever.
 fn arguments(
     site: &Site,
     dir: &Path,

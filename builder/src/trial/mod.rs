@@ -26,7 +26,8 @@ use source::{Given, Source};
 /// A file that marks a directory as a trial's, which may be emptied.
 const MARK: &str = ".gatehouse-trial";
 
-/// How long a machine may take to stop: its own limit for its nodes is five minutes, and an emulated one needs half of it.
+/// How long a machine may take to stop: its own limit for its nodes is five minutes, and an emulated one needs half of
+/// it.
 const STOP: Duration = Duration::from_secs(360);
 
 /// How many lines of a console are told of a machine that failed: a kernel's whole trace.
