@@ -1,8 +1,13 @@
 //! How many nodes are busy at the same time: one for each processor. More of them would only wait for each other,
 //! and an emulated machine loses time at every change between them.
 
+use std::fs;
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// Here Xen's host finds the machine's processors, of which it has only some itself.
+const XENS: &str = "/sys/devices/system/xen_cpu";
 
 /// Places for busy nodes.
 #[derive(Debug)]
@@ -27,7 +32,8 @@ pub(super) struct Turn<'a>(&'a Turns);
 impl Turns {
     /// A place for each processor.
     pub fn of_this_machine() -> Self {
-        Self::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+        let own = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self::new(xens(Path::new(XENS)).unwrap_or_else(own))
     }
 
     fn new(places: usize) -> Self {
@@ -67,12 +73,32 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// How many processors Xen has; none without it.
+fn xens(dir: &Path) -> Option<usize> {
+    let names =
+        fs::read_dir(dir).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let number =
+        |name: &str| name.strip_prefix("xen_cpu").is_some_and(|number| number.parse::<u32>().is_ok());
+    Some(names.filter(|name| number(name)).count()).filter(|count| *count > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(20);
     const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn under_xen_all_processors_of_the_machine_count() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(xens(dir.path()), None);
+        for name in ["xen_cpu0", "xen_cpu1", "xen_cpu12", "power", "uevent"] {
+            fs::create_dir(dir.path().join(name)).expect("made");
+        }
+        assert_eq!(xens(dir.path()), Some(3));
+        assert_eq!(xens(&dir.path().join("none")), None);
+    }
 
     #[test]
     fn a_start_waits_but_not_for_ever() {
