@@ -7,8 +7,8 @@ use gatehouse_model::Fault;
 
 /// Partitions begin and end at multiples of this many sectors of 512 bytes: 1 MiB.
 const ALIGNMENT: u64 = 2048;
-/// Sectors at the end that hold the second partition table of a disk.
-pub const TABLE_SECTORS: u64 = 33;
+/// Sectors at the end that hold the second partition table.
+const TABLE_SECTORS: u64 = 33;
 
 /// What is made on a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

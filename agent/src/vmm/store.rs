@@ -8,11 +8,15 @@ use std::path::Path;
 use gatehouse_model::{Doing as _, Fault, Size};
 use serde::Deserialize;
 
-use crate::node::partitions::{Kind, TABLE_SECTORS};
+use crate::node::partitions::Kind;
 use crate::tool;
 
-/// What the second sector of a disk with a GPT begins with (UEFI 2.10, 5.3.2).
+/// Ordinary users do not find it by its name.
+const SFDISK: &str = "/usr/sbin/sfdisk";
+/// What the second sector of a disk with a GPT begins with, and where it says in which sector the second table's header
+/// is, the disk's last (UEFI 2.10, 5.3.2).
 const SIGNATURE: &[u8] = b"EFI PART";
+const BACKUP: std::ops::Range<usize> = 32..40;
 
 /// Makes a store, or makes it larger; it is never made smaller. Its blocks are allocated as they are written.
 ///
@@ -40,18 +44,24 @@ pub fn ensure(path: &Path, size: Size) -> Result<(), Fault> {
 /// Gives the room of a store that has grown to its last partition, if that holds a file system, which the node itself
 /// enlarges at its start. A store without a partition table is left as it is: it was never installed.
 fn fill(path: &Path, size: Size) -> Result<(), Fault> {
-    let mut header = [0; SIGNATURE.len()];
+    let mut header = [0; BACKUP.end];
     File::open(path).and_then(|file| file.read_exact_at(&mut header, 512)).doing(|| "reading its table")?;
-    if header != SIGNATURE {
+    if !has_grown(&header, size) {
         return Ok(());
     }
     let name = path.as_os_str();
-    let found = tool::run("sfdisk", &[OsStr::new("--json"), name])?;
+    let found = tool::run(SFDISK, &[OsStr::new("--json"), name])?;
     let found: Found = serde_json::from_str(&found).doing(|| "reading what sfdisk says of it")?;
-    let Some(number) = grows(&found.partitiontable, size) else { return Ok(()) };
+    let Some(number) = grows(&found.partitiontable) else { return Ok(()) };
     let number = number.to_string();
     let args = ["--quiet", "--no-tell-kernel", "-N", &number].map(OsStr::new);
-    tool::run_with_input("sfdisk", &[&args[..], &[name]].concat(), ", +\n").map(drop)
+    tool::run_with_input(SFDISK, &[&args[..], &[name]].concat(), ", +\n").map(drop)
+}
+
+/// Whether a store is larger than its table knows; one without a table is not.
+fn has_grown(header: &[u8; BACKUP.end], size: Size) -> bool {
+    let last = header[BACKUP].try_into().map_or(u64::MAX, u64::from_le_bytes);
+    header.starts_with(SIGNATURE) && last < (size.as_bytes() / 512).saturating_sub(1)
 }
 
 /// What `sfdisk --json` says.
@@ -62,8 +72,6 @@ struct Found {
 
 #[derive(Deserialize)]
 struct Table {
-    /// The last sector that a partition may have, which a GPT knows.
-    lastlba: Option<u64>,
     #[serde(default)]
     partitions: Vec<Partition>,
 }
@@ -75,12 +83,10 @@ struct Partition {
     kind: String,
 }
 
-/// The number of the partition that gets the room of a store that is larger than its table knows. More swap space is of
-/// no use to anybody.
-fn grows(table: &Table, size: Size) -> Option<usize> {
-    let has_grown = table.lastlba? + 1 + TABLE_SECTORS < size.as_bytes() / 512;
+/// The number of the partition that gets more room. More swap space is of no use to anybody.
+fn grows(table: &Table) -> Option<usize> {
     let (index, last) = table.partitions.iter().enumerate().max_by_key(|(_, partition)| partition.start)?;
-    (has_grown && last.kind != Kind::Swap.guid("")).then_some(index + 1)
+    (last.kind != Kind::Swap.guid("")).then_some(index + 1)
 }
 
 /// How many bytes of a store are allocated.
@@ -96,23 +102,47 @@ pub fn allocated(path: &Path) -> Result<Size, Fault> {
 mod tests {
     use super::*;
 
+    /// What sfdisk says of a store that has this as its table.
+    fn table(path: &Path, table: &str) -> Option<serde_json::Value> {
+        if !Path::new(SFDISK).exists() {
+            assert!(std::env::var_os("CI").is_none(), "{SFDISK} is missing; run ci/setup");
+            println!("skipped, because {SFDISK} is missing");
+            return None;
+        }
+        if !table.is_empty() {
+            tool::run_with_input(SFDISK, &[OsStr::new("--quiet"), path.as_os_str()], table).expect("written");
+        }
+        let text = tool::run(SFDISK, &[OsStr::new("--json"), path.as_os_str()]).expect("read");
+        Some(serde_json::from_str(&text).expect("sfdisk's form"))
+    }
+
     #[test]
     fn the_last_partition_gets_the_room() {
-        let swap = Kind::Swap.guid("");
-        let table = |kind: &str| {
-            let text = format!(
-                r#"{{"partitiontable": {{"label": "gpt", "lastlba": 204766, "partitions": [
-                    {{"node": "a1", "start": 2048, "size": 2048, "type": "{swap}"}},
-                    {{"node": "a2", "start": 4096, "size": 200000, "type": "{kind}"}}]}}}}"#
-            );
-            serde_json::from_str::<Found>(&text).expect("sfdisk's form").partitiontable
-        };
-        let linux = Kind::Ext4.guid("/");
-        assert_eq!(grows(&table(linux), Size::mib(100)), None);
-        assert_eq!(grows(&table(linux), Size::mib(101)), Some(2));
-        assert_eq!(grows(&table(swap), Size::mib(101)), None);
-        let none = Table { lastlba: None, partitions: Vec::new() };
-        assert_eq!(grows(&none, Size::mib(101)), None);
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("disk0");
+        let (linux, swap) = (Kind::Ext4.guid("/"), Kind::Swap.guid(""));
+        for (first, last, wanted) in [(swap, linux, 125), (linux, swap, 61)] {
+            let _ = fs::remove_file(&path);
+            ensure(&path, Size::mib(64)).expect("made");
+            let lines = format!("label: gpt\nsize=1MiB, type={first}\ntype={last}\n");
+            let Some(made) = table(&path, &lines) else { return };
+            ensure(&path, Size::mib(64)).expect("as it is");
+            assert_eq!(table(&path, ""), Some(made));
+            ensure(&path, Size::mib(128)).expect("grown");
+            let found = table(&path, "").expect("there");
+            let sectors = found["partitiontable"]["partitions"][1]["size"].as_u64().expect("a size");
+            assert_eq!(sectors >> 11, wanted, "MiB of the last partition");
+        }
+    }
+
+    #[test]
+    fn only_a_table_that_ends_before_the_store_has_room() {
+        let mut header = [0; BACKUP.end];
+        header[BACKUP].copy_from_slice(&2047_u64.to_le_bytes());
+        assert!(!has_grown(&header, Size::mib(2)), "no table");
+        header[..SIGNATURE.len()].copy_from_slice(SIGNATURE);
+        assert!(!has_grown(&header, Size::mib(1)));
+        assert!(has_grown(&header, Size::mib(2)));
     }
 
     #[test]
