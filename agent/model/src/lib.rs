@@ -2,6 +2,7 @@
 //! digests, locks, manifests and events. Values only: no file, clock, network or process is touched here.
 #![forbid(unsafe_code)]
 
+mod contents;
 mod digest;
 mod event;
 mod fault;
@@ -12,6 +13,7 @@ mod problem;
 pub mod site;
 mod size;
 
+pub use contents::{CONTENTS, ContentPart, Contents};
 pub use digest::{Digest, Hasher};
 pub use event::{Event, State};
 pub use fault::{Doing, Exit, Fault, Refusal};

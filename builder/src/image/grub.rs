@@ -15,7 +15,7 @@ use crate::tools::Tools;
 pub const MENU: &str = include_str!("grub.cfg");
 
 /// What GRUB needs on any machine to read the menu and all that it names; it has no directory of modules.
-const MODULES: [&str; 16] = [
+const MODULES: [&str; 19] = [
     "part_gpt",
     "fat",
     "normal",
@@ -25,7 +25,10 @@ const MODULES: [&str; 16] = [
     "true",
     "probe",
     "regexp",
+    "linux",
     "multiboot2",
+    "search",
+    "search_fs_file",
     "serial",
     "loadenv",
     "sleep",

@@ -34,10 +34,10 @@ pub use assemble::digest_of;
 pub use compress::digest_inside;
 
 pub use machine::{Hardware, try_image};
-pub use site_part::{BOOT, Content, LOCK};
+pub use site_part::{Content, LOCK};
 
 /// Changes whenever this code makes another image of the same inputs.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 /// The version of the builder, which ids in an image derive from.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The image's file name.

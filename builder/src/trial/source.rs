@@ -60,7 +60,7 @@ impl Source {
         };
         let site = Site::parse(&text("site.toml", &files)?).map_err(Fault::of_problems)?;
         let lock = Lock::parse(&text(image::LOCK, &files)?).map_err(Fault::of_problems)?;
-        files.retain(|(name, _)| name != image::LOCK && name != image::BOOT);
+        files.retain(|(name, _)| name != image::LOCK && name != gatehouse_model::site::BOOT_CFG);
         Ok(Self { site, lock, files, given: Given::Image(out.to_owned()) })
     }
 }

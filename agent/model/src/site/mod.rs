@@ -1,5 +1,6 @@
 //! A site: `site.toml`, checked. No field holds a text that has a grammar, none is optional that has a default.
 
+mod boot;
 mod check;
 mod check_nodes;
 mod file;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Mac, NodeName, Size};
 
+pub use boot::{BOOT_CFG, boot_cfg};
 pub use file::SiteFile;
 pub use header::{ACK_PORT, HTTP_PORT, Header, LCFG_SERVER_PORT, NOTIFY_PORT};
 pub use schema::json_schema;
