@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use gatehouse_model::Fault;
 
 use crate::control::ctl::{self, ControlOptions};
-use crate::host::{boot, command, daemon, trial};
+use crate::host::{boot, bring, command, daemon, trial};
 use crate::node;
 
 /// Runs on a Gatehouse host and on every node of its site.
@@ -32,6 +32,8 @@ enum Command {
     Daemon,
     /// Start the host: first boot and every other (called in its initramfs)
     Boot(boot::BootOptions),
+    /// Install onto the disk that the site's rule names, then reset (called in the initramfs of a medium)
+    Bring,
     /// Show what the survey sees of this machine
     Survey(command::SurveyOptions),
     /// Show what first boot does on this machine; nothing is touched
@@ -69,6 +71,7 @@ fn dispatch(command: Command) -> Result<(), Fault> {
     match command {
         Command::Daemon => daemon::run(),
         Command::Boot(options) => boot::run_boot(&options),
+        Command::Bring => bring::run_bring(),
         Command::Survey(options) => command::run_survey(options),
         Command::Plan(options) => command::run_plan(&options),
         Command::Trial(options) => trial::run(&options),

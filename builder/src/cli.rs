@@ -180,6 +180,12 @@ pub struct Try {
     /// What starts the emulated machine
     #[arg(long, value_enum, default_value_t)]
     pub firmware: Firmware,
+    /// What the emulated machine is started from
+    #[arg(long, value_enum, default_value_t)]
+    pub medium: Medium,
+    /// One more disk of the emulated machine, a raw file; it comes before the others
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub decoy: Vec<PathBuf>,
     /// What the emulated machine's clock says at power on, as 2001-01-01T00:00:00 [default: the time]
     #[arg(long, value_name = "TIME")]
     pub clock: Option<String>,
@@ -208,6 +214,16 @@ pub enum Firmware {
     Bios,
     /// OVMF (Debian's package ovmf)
     Uefi,
+}
+
+/// What an emulated machine is started from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Medium {
+    /// A disk with the image on it, which the site then lives on
+    #[default]
+    Disk,
+    /// A USB stick with the image on it, which installs to an empty disk
+    Stick,
 }
 
 impl From<TryVmm> for VmmKind {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{part_device, round};
+use super::run::Act;
 
 /// A partition that is to be there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,9 +65,10 @@ pub enum Action {
     MakeHostKeys,
 }
 
-impl Action {
-    /// Its name in the journal: the same at every boot, whatever the disks are called then.
-    pub fn key(&self) -> &'static str {
+impl Act for Action {
+    const PHASE: &'static str = "first-boot";
+
+    fn key(&self) -> &'static str {
         match self {
             Self::GrowTable { .. } => "grow-table",
             Self::MakeState { .. } => "make-state",
@@ -78,8 +80,7 @@ impl Action {
         }
     }
 
-    /// Whether doing it loses what was there. Once finished, it is never done again.
-    pub fn destroys(&self) -> bool {
+    fn destroys(&self) -> bool {
         match self {
             Self::MakeState { .. } | Self::MakeVms { .. } => true,
             // A table that grows clears only what belongs to no partition.

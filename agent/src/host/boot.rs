@@ -14,7 +14,7 @@ use clap::Args;
 use gatehouse_model::{Doing as _, Fault, Site, State};
 use nix::mount::MsFlags;
 
-use super::action::Place;
+use super::action::{Action, Place};
 use super::args::KernelArgs;
 use super::facts::{DiskFact, Facts};
 use super::files::write_whole;
@@ -22,16 +22,17 @@ use super::import::{self, SiteFiles};
 use super::journal::LateJournal;
 use super::plan::{self, Plan};
 use super::real::{self, RealHost};
-use super::run::{Report, run};
+use super::run::{Act as _, Report, run};
 use super::teller::Teller;
-use super::{command, etc, mounts, survey, tree};
+use super::{command, etc, links, mounts, survey, tree};
 
 /// Where the site partition is mounted, for as long as it takes.
 const SITE: &str = "/run/gatehouse/site";
 /// Holds what differs from the slot's /etc; gone at power off.
 const ETC: &str = "/run/gatehouse/etc";
-/// How long a NIC may take to see its cable, where the site asks for that.
-const CARRIER: Duration = Duration::from_secs(8);
+
+/// What is said above the fault that ends a start.
+const STOPPED: &str = "this machine does not start";
 
 /// `gatehouse-agent boot`.
 #[derive(Clone, Debug, Args)]
@@ -56,27 +57,27 @@ struct Start {
 /// # Errors
 /// None: that is what waiting is for.
 pub fn run_boot(options: &BootOptions) -> Result<(), Fault> {
-    let mut teller = Teller::new();
+    let mut teller = Teller::new(Action::PHASE);
     let (args, facts) = match command::kernel_args() {
         Ok(args) => {
             let facts = survey::of_this_machine(&args);
             (args, facts)
         }
-        Err(fault) => wait(&mut teller, &fault),
+        Err(fault) => wait(&mut teller, STOPPED, &fault),
     };
     let mut start = Start { root: options.root.clone(), args, facts, teller };
     let result = start.boot();
     start.leave(result.as_ref().err());
     if let Err(fault) = &result {
-        wait(&mut start.teller, fault);
+        wait(&mut start.teller, STOPPED, fault);
     }
     Ok(())
 }
 
 /// Shows a fault for ever, again from time to time for those who connect later.
-fn wait(teller: &mut Teller, fault: &Fault) -> ! {
+pub fn wait(teller: &mut Teller, what: &str, fault: &Fault) -> ! {
     let text = format!(
-        "\ngatehouse: this machine does not start\n{}\
+        "\ngatehouse: {what}\n{}\
          gatehouse: nothing else is done; switch it off, or start it with break=bottom for a shell\n",
         fault.render()
     );
@@ -98,7 +99,7 @@ impl Start {
         self.teller.host = site.name.to_string();
         set_clock(site.epoch)?;
         if site.network.nic.link.is_some() {
-            self.await_carriers();
+            links::await_carriers(&mut self.facts, &self.args, Some(&self.root));
         }
         let plan = plan::plan(&site, &self.facts, &self.args)?;
         let report = self.carry_out(&plan, host)?;
@@ -148,27 +149,11 @@ impl Start {
         }
     }
 
-    /// A NIC that is down does not say whether a cable is in it.
-    fn await_carriers(&mut self) {
-        for link in &self.facts.links {
-            // One that cannot be brought up has no cable either.
-            let _ = real::in_root(&self.root, "/usr/bin/ip", &["link", "set", &link.name, "up"]);
-        }
-        let begun = std::time::Instant::now();
-        while begun.elapsed() < CARRIER {
-            self.facts.links = survey::of_this_machine(&self.args).links;
-            if self.facts.links.iter().all(|link| link.carrier == Some(true)) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(500));
-        }
-    }
-
     fn carry_out(&mut self, plan: &Plan, mut host: RealHost) -> Result<Report, Fault> {
         let path = real::kept(&self.root).join("journal.jsonl");
         let mut journal = LateJournal::new(&path, &self.facts.boot_id);
         let teller = &mut self.teller;
-        run(plan, &mut host, &mut journal, &mut |event| teller.tell(event))
+        run(&plan.actions, &mut host, &mut journal, &mut |event| teller.tell(event))
     }
 
     /// Puts everything where the running system looks for it.
@@ -251,7 +236,7 @@ fn outcomes(report: &Report) -> String {
 }
 
 /// A dead clock battery must not make every certificate one of the future.
-fn set_clock(epoch: u64) -> Result<(), Fault> {
+pub fn set_clock(epoch: u64) -> Result<(), Fault> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let Ok(seconds) = i64::try_from(epoch) else { return Ok(()) };
     if now.as_secs() >= epoch {

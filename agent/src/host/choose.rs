@@ -4,7 +4,7 @@
 use gatehouse_model::Refusal;
 use gatehouse_model::site::{DiskRule, DiskSort, NicRule};
 
-use super::facts::{DiskFact, Facts, LinkFact, list, round};
+use super::facts::{DiskFact, Facts, Firmware, LinkFact, list, round};
 
 /// The NIC that the site's rule names.
 ///
@@ -27,8 +27,8 @@ pub fn nic<'a>(rule: &NicRule, facts: &'a Facts) -> Result<&'a LinkFact, Refusal
 /// # Errors
 /// Not as many match as are wanted.
 pub fn disks<'a>(rule: &DiskRule, facts: &'a Facts) -> Result<Vec<&'a DiskFact>, Refusal> {
-    let booted = facts.boot_disk.as_deref();
-    let judged: Vec<_> = facts.disks.iter().map(|disk| (disk, disk_against(rule, disk, booted))).collect();
+    let against = |disk| [never(disk, facts), disk_against(rule, disk)].concat();
+    let judged: Vec<_> = facts.disks.iter().map(|disk| (disk, against(disk))).collect();
     let mut fits: Vec<&DiskFact> =
         judged.iter().filter(|(_, against)| against.is_empty()).map(|(disk, _)| *disk).collect();
     match rule.sort {
@@ -78,11 +78,41 @@ fn nic_against(rule: &NicRule, link: &LinkFact) -> Vec<String> {
     against
 }
 
-fn disk_against(rule: &DiskRule, disk: &DiskFact, booted: Option<&str>) -> Vec<String> {
+/// Why a disk is not installed to, whatever a rule says.
+pub fn never(disk: &DiskFact, facts: &Facts) -> Vec<String> {
     let mut against = Vec::new();
-    if booted == Some(disk.name.as_str()) {
-        against.push("the system was booted from it".to_owned());
+    if let Some(booted) = facts.booted_from() {
+        if booted.name == disk.name {
+            against.push("the system was booted from it".to_owned());
+        } else if booted.id.is_some() && booted.id == disk.id {
+            against.push(format!("a copy of {}, which the system was booted from", booted.name));
+        }
     }
+    if let Some(twin) = facts.disks.iter().find(|other| other.name != disk.name && is_same(other, disk)) {
+        against.push(format!("another path to {}", twin.name));
+    }
+    if !disk.used_by.is_empty() {
+        against.push(format!("used by {}", disk.used_by.join(", ")));
+    }
+    if disk.read_only {
+        against.push("write protected".to_owned());
+    }
+    if disk.sector_size != 512 && facts.firmware == Firmware::Bios {
+        against.push(format!("sectors of {} bytes, from which a BIOS does not start", disk.sector_size));
+    }
+    if let (Some(trouble), None) = (&disk.trouble, &disk.claim) {
+        against.push(format!("cannot be read: {trouble}"));
+    }
+    against
+}
+
+/// One disk on two paths. Some virtual disks and cheap sticks all have one name, so that sizes count too.
+fn is_same(one: &DiskFact, other: &DiskFact) -> bool {
+    one.wwn.is_some() && one.wwn == other.wwn && one.bytes == other.bytes && one.serial == other.serial
+}
+
+fn disk_against(rule: &DiskRule, disk: &DiskFact) -> Vec<String> {
+    let mut against = Vec::new();
     let device = format!("/dev/{}", disk.name);
     let by_path = disk.paths.iter().map(String::as_str);
     text(&mut against, "path", rule.path.as_deref(), by_path.chain([disk.name.as_str(), device.as_str()]));
@@ -103,9 +133,6 @@ fn disk_against(rule: &DiskRule, disk: &DiskFact, booted: Option<&str>) -> Vec<S
     }
     if let Some(most) = rule.max_size.filter(|size| disk.bytes > size.as_bytes()) {
         against.push(format!("larger than {}", round(most.as_bytes())));
-    }
-    if disk.read_only {
-        against.push("write protected".to_owned());
     }
     against
 }

@@ -3,6 +3,8 @@
 use gatehouse_model::Mac;
 use serde::{Deserialize, Serialize};
 
+use super::claim::Claim;
+
 /// A machine as it was found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -25,6 +27,21 @@ pub struct Facts {
     pub boot_disk: Option<String>,
     /// The kernel's name for this boot.
     pub boot_id: String,
+    /// What the machine says of itself.
+    #[serde(default)]
+    pub dmi: Dmi,
+}
+
+/// What a machine says of itself (SMBIOS, system information); what its maker never filled in is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Dmi {
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Product name.
+    pub product: Option<String>,
+    /// Maker.
+    pub vendor: Option<String>,
 }
 
 /// What started the machine.
@@ -69,6 +86,14 @@ pub struct DiskFact {
     pub partitions: Vec<PartFact>,
     /// Filesystems, RAID and volume signatures on the whole disk, its partition table included.
     pub holds: Vec<String>,
+    /// GUID of its partition table, in lower case: its id.
+    pub id: Option<String>,
+    /// What begun an install on it, if one did.
+    pub claim: Option<Claim>,
+    /// Its table was read from the copy at its end: nothing starts from it.
+    pub primary_lost: bool,
+    /// What of this system uses it: names of RAID arrays, volumes and multipath devices.
+    pub used_by: Vec<String>,
     /// Why it could not be read.
     pub trouble: Option<String>,
 }
@@ -132,6 +157,11 @@ impl DiskFact {
         part_device(&self.name, number)
     }
 
+    /// Whether there is a finished install of Gatehouse on it.
+    pub fn is_installed(&self) -> bool {
+        !self.primary_lost && self.part("gh-root-a").is_some() && self.part("gh-esp").is_some()
+    }
+
     /// What is on it, in a few words.
     pub fn contents(&self) -> String {
         if let Some(trouble) = &self.trouble {
@@ -142,7 +172,10 @@ impl DiskFact {
             ("", None) => format!("partition {}", part.number),
             (name, _) => name.to_owned(),
         });
-        let all: Vec<String> = self.holds.iter().cloned().chain(names).collect();
+        let lost = self.primary_lost.then(|| "its first partition table is lost".to_owned());
+        let claim = self.claim.as_ref().filter(|_| !self.is_installed());
+        let begun = claim.map(|claim| format!("an install of site {} was begun", claim.site));
+        let all: Vec<String> = self.holds.iter().cloned().chain(names).chain(lost).chain(begun).collect();
         if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
     }
 }

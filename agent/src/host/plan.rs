@@ -8,6 +8,7 @@ use super::action::{Action, Place, Wanted};
 use super::args::KernelArgs;
 use super::choose;
 use super::facts::{DiskFact, Facts, LinkFact, list, round};
+use super::run::Act as _;
 
 /// Names and numbers of the partitions that first boot adds.
 pub const ADDED: [(u32, &str); 4] = [(6, "gh-root-b"), (7, "gh-depot-b"), (8, "gh-state"), (9, "gh-vms")];
@@ -207,7 +208,11 @@ fn too_small(disk: &DiskFact, parts: &[(&str, u64)]) -> Refusal {
     Refusal::new(what, "take a larger disk, or give the nodes smaller disks in site.toml")
 }
 
-fn check_memory(site: &Site, facts: &Facts) -> Result<(), Refusal> {
+/// Whether the machine has the memory that host and nodes take.
+///
+/// # Errors
+/// It has less.
+pub fn check_memory(site: &Site, facts: &Facts) -> Result<(), Refusal> {
     let Some(memory) = facts.memory else { return Ok(()) };
     let overhead = if site.host.vmm == VmmKind::Xen { XEN_OVERHEAD } else { 0 };
     let nodes: u64 = site.nodes.iter().map(|node| node.memory.as_bytes()).sum();

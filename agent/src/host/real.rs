@@ -15,7 +15,7 @@ use super::action::{Action, Place, Wanted};
 use super::files::write_whole;
 use super::import::{self, SiteFiles};
 use super::run::Host;
-use super::{mounts, signature, sys, tree};
+use super::{mounts, random, signature, sys, tree};
 use crate::tool;
 
 /// Lies in the first sector of state, which ext4 leaves alone, once mkfs has come to its end. So a filesystem that
@@ -77,7 +77,7 @@ impl RealHost {
                 Room::Exactly(gatehouse_model::Size::bytes(part.bytes))
             };
             let (number, name, kind) = (part.number, part.name.clone(), PartKind::LinuxData);
-            wanted.push(NewPart { number, name, kind, guid: random_id()?, room });
+            wanted.push(NewPart { number, name, kind, guid: random::id()?, room });
         }
         let new = grown(&table, bytes, &wanted).map_err(|wrong| Fault::new(wrong.join("; ")))?;
         let added =
@@ -124,7 +124,7 @@ impl RealHost {
     }
 }
 
-impl Host for RealHost {
+impl Host<Action> for RealHost {
     fn holds(&mut self, action: &Action) -> Result<bool, Fault> {
         match action {
             Action::GrowTable { disk, parts } => self.has_parts(disk, parts),
@@ -158,7 +158,7 @@ impl Host for RealHost {
                 import::write(files, &self.kept().join("site"))
             }
             Action::MakeMachineId => {
-                let id = format!("{:032x}\n", u128::from_be_bytes(random_id()?));
+                let id = format!("{:032x}\n", u128::from_be_bytes(random::id()?));
                 write_whole(&self.kept().join("host/machine-id"), id.as_bytes(), 0o444)
             }
             Action::MakeHostKeys => self.make_host_keys(),
@@ -258,17 +258,4 @@ fn clear(file: &File, start: u64, length: u64) -> std::io::Result<()> {
     let zeros = vec![0; usize::try_from(CLEARED.min(length)).unwrap_or(0)];
     file.write_all_at(&zeros, start)?;
     file.write_all_at(&zeros, start + length - zeros.len() as u64)
-}
-
-/// A random UUID: the kernel makes them already in their final form.
-fn random_id() -> Result<[u8; 16], Fault> {
-    let path = "/proc/sys/kernel/random/uuid";
-    let text = fs::read_to_string(path).doing(|| format!("reading {path}"))?;
-    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let mut id = [0; 16];
-    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).doing(|| format!("reading {path}"))?;
-        *byte = u8::from_str_radix(pair, 16).doing(|| format!("reading {path}"))?;
-    }
-    Ok(id)
 }

@@ -3,9 +3,7 @@
 use gatehouse_model::{Doing as _, Event, Fault, State};
 use serde::{Deserialize, Serialize};
 
-use super::action::Action;
 use super::journal::{Journal, Phase};
-use super::plan::Plan;
 use crate::control::board::now_millis;
 
 /// How an action ended.
@@ -18,19 +16,31 @@ pub enum Outcome {
     Changed,
 }
 
+/// One entry of a plan, of one of the closed sets of such.
+pub trait Act: std::fmt::Display {
+    /// The phase that its events belong to.
+    const PHASE: &'static str;
+
+    /// Its name in the journal: the same at every boot, whatever the disks are called then.
+    fn key(&self) -> &'static str;
+
+    /// Whether doing it loses what was there. Once finished, it is never done again.
+    fn destroys(&self) -> bool;
+}
+
 /// The machine that a plan is carried out on.
-pub trait Host {
+pub trait Host<A> {
     /// Whether an action's end is reached. Looks at the machine, never at the journal.
     ///
     /// # Errors
     /// It cannot be seen.
-    fn holds(&mut self, action: &Action) -> Result<bool, Fault>;
+    fn holds(&mut self, action: &A) -> Result<bool, Fault>;
 
     /// Does it, whatever an earlier try has left.
     ///
     /// # Errors
     /// It breaks.
-    fn apply(&mut self, action: &Action) -> Result<(), Fault>;
+    fn apply(&mut self, action: &A) -> Result<(), Fault>;
 }
 
 /// What came of a plan: an outcome for each of its actions.
@@ -44,18 +54,18 @@ impl Report {
     }
 }
 
-/// Carries out a plan. After a fault or a power cut, calling it again continues.
+/// Carries out the actions of a plan. After a fault or a power cut, calling it again continues.
 ///
 /// # Errors
 /// The first action that breaks; those before it are done.
-pub fn run(
-    plan: &Plan,
-    host: &mut impl Host,
+pub fn run<A: Act>(
+    actions: &[A],
+    host: &mut impl Host<A>,
     journal: &mut impl Journal,
     told: &mut dyn FnMut(Event),
 ) -> Result<Report, Fault> {
     let mut report = Report::default();
-    for action in &plan.actions {
+    for action in actions {
         let outcome =
             step(action, host, journal, told).doing(|| action.to_string()).inspect_err(|fault| {
                 // The fault that ended the action counts, not a second one of the journal.
@@ -67,9 +77,9 @@ pub fn run(
     Ok(report)
 }
 
-fn step(
-    action: &Action,
-    host: &mut impl Host,
+fn step<A: Act>(
+    action: &A,
+    host: &mut impl Host<A>,
     journal: &mut impl Journal,
     told: &mut dyn FnMut(Event),
 ) -> Result<Outcome, Fault> {
@@ -95,7 +105,7 @@ fn step(
     Ok(Outcome::Changed)
 }
 
-fn event(action: &Action, state: State, message: String) -> Event {
-    let (host, phase) = (String::new(), "first-boot".to_owned());
+fn event<A: Act>(action: &A, state: State, message: String) -> Event {
+    let (host, phase) = (String::new(), A::PHASE.to_owned());
     Event { ts: now_millis(), host, phase, action: action.to_string(), state, percent: None, message }
 }

@@ -9,7 +9,7 @@ use super::action::{Action, Place, Wanted};
 use super::facts::LinkFact;
 use super::journal::{Entry, Journal, Phase, parse};
 use super::plan::Plan;
-use super::run::{Host, Outcome, Report, run};
+use super::run::{Act as _, Host, Outcome, Report, run};
 
 /// How far an action's work has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Sim<'_> {
 
 struct Power<'a, 'b>(&'a std::cell::RefCell<Sim<'b>>);
 
-impl Host for Power<'_, '_> {
+impl Host<Action> for Power<'_, '_> {
     fn holds(&mut self, action: &Action) -> Result<bool, Fault> {
         self.0.borrow_mut().spend()?;
         Ok(self.0.borrow().disks.made.get(action.key()) == Some(&Made::Whole))
@@ -85,7 +85,7 @@ fn boot(plan: &Plan, disks: &mut Disks, power: u32) -> Result<Report, Fault> {
     let (_, whole) = parse(&disks.journal)?;
     disks.journal.truncate(whole);
     let sim = std::cell::RefCell::new(Sim { disks, power });
-    run(plan, &mut Power(&sim), &mut SimJournal(&sim), &mut |_| ())
+    run(&plan.actions, &mut Power(&sim), &mut SimJournal(&sim), &mut |_| ())
 }
 
 fn plan() -> Plan {

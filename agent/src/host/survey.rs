@@ -2,13 +2,15 @@
 //! disk and partition. Changes nothing.
 
 use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use gatehouse_disk::{Part, read_table};
+use gatehouse_disk::{Health, Part, guid_text, read_table};
 use gatehouse_model::Mac;
 
 use super::args::KernelArgs;
-use super::facts::{DiskFact, Facts, Firmware, LinkFact, PartFact};
+use super::claim::{BLOCK, CLAIM_AT, Claim};
+use super::facts::{DiskFact, Dmi, Facts, Firmware, LinkFact, PartFact};
 use super::signature;
 
 /// Block devices that are no disks of the machine.
@@ -36,6 +38,7 @@ pub fn survey(root: &Path, args: &KernelArgs) -> Facts {
         virtualisation: virtualisation(root, &cpuinfo),
         hypervisor,
         boot_id: text(&root.join("proc/sys/kernel/random/boot_id")).unwrap_or_default(),
+        dmi: dmi(root),
     }
 }
 
@@ -92,6 +95,7 @@ fn disk(root: &Path, name: &str) -> Option<DiskFact> {
         ssd: number(&sys.join("queue/rotational")) == Some(0),
         removable: number(&sys.join("removable")) == Some(1),
         read_only: number(&sys.join("ro")) == Some(1),
+        used_by: holders(&sys, name),
         ..DiskFact::default()
     };
     if let Err(fault) = probe(root, &mut fact) {
@@ -104,7 +108,9 @@ fn disk(root: &Path, name: &str) -> Option<DiskFact> {
 fn probe(root: &Path, fact: &mut DiskFact) -> Result<(), gatehouse_model::Fault> {
     let mut device = File::open(root.join("dev").join(&fact.name))?;
     fact.holds = signature::find(&mut device, fact.bytes)?;
+    fact.claim = claim(&mut device)?;
     let Some(table) = read_table(&mut device, fact.sector_size)? else { return Ok(()) };
+    (fact.id, fact.primary_lost) = (Some(guid_text(&table.disk_guid)), table.health == Health::PrimaryLost);
     for part in &table.parts {
         let bytes = part.bytes(fact.sector_size);
         let holds = signature::find(&mut part.window(&mut device, fact.sector_size), bytes)?;
@@ -112,6 +118,53 @@ fn probe(root: &Path, fact: &mut DiskFact) -> Result<(), gatehouse_model::Fault>
     }
     fact.partitions.sort_by_key(|part| part.number);
     Ok(())
+}
+
+/// The claim on a disk; one that is too small has none.
+fn claim(device: &mut File) -> Result<Option<Claim>, gatehouse_model::Fault> {
+    let mut block = Vec::new();
+    device.seek(SeekFrom::Start(CLAIM_AT))?;
+    device.take(BLOCK as u64).read_to_end(&mut block)?;
+    Ok(Claim::from_block(&block))
+}
+
+/// What the kernel has built on a disk and its partitions, by its own names.
+fn holders(sys: &Path, disk: &str) -> Vec<String> {
+    let parts = names(sys).into_iter().filter(|name| name.starts_with(disk)).map(|name| sys.join(name));
+    let holders =
+        std::iter::once(sys.to_owned()).chain(parts).flat_map(|place| names(&place.join("holders")));
+    let called = |name: String| {
+        let by_mapper = sys.parent().and_then(|block| text(&block.join(&name).join("dm/name")));
+        by_mapper.map_or(name.clone(), |called| format!("{name} ({called})"))
+    };
+    let mut all: Vec<String> = holders.map(called).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// What makers write where they have nothing to say.
+const JUNK: [&str; 10] = [
+    "0",
+    "default string",
+    "empty",
+    "n/a",
+    "none",
+    "not applicable",
+    "not available",
+    "not specified",
+    "system serial number",
+    "to be filled by o.e.m.",
+];
+
+fn dmi(root: &Path) -> Dmi {
+    let word = |name: &str| {
+        let said = text(&root.join("sys/class/dmi/id").join(name))?;
+        let plain = said.to_lowercase();
+        let nothing = JUNK.contains(&plain.as_str()) || plain.chars().all(|c| "0.-x ".contains(c));
+        (!nothing).then_some(said)
+    };
+    Dmi { serial: word("product_serial"), product: word("product_name"), vendor: word("sys_vendor") }
 }
 
 fn part_fact(part: &Part, sector_size: u64, holds: Vec<String>) -> PartFact {

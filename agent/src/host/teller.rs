@@ -18,21 +18,22 @@ const EVENT_PORT: &str = "/dev/virtio-ports/gatehouse.events";
 pub struct Teller {
     /// The host's name, once the site has told it.
     pub host: String,
+    phase: &'static str,
     consoles: Vec<File>,
     port: Option<File>,
 }
 
 impl Teller {
-    /// Opens every console that the kernel writes to, and the event port.
-    pub fn new() -> Self {
+    /// Opens every console that the kernel writes to, and the event port; what is said belongs to a phase.
+    pub fn new(phase: &'static str) -> Self {
         let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
         let consoles = active.split_whitespace().filter_map(|name| open(&Path::new("/dev").join(name)));
-        Self { host: String::new(), consoles: consoles.collect(), port: open(Path::new(EVENT_PORT)) }
+        Self { host: String::new(), phase, consoles: consoles.collect(), port: open(Path::new(EVENT_PORT)) }
     }
 
     /// Tells an event of the start itself.
     pub fn say(&mut self, action: &str, state: State, message: &str) {
-        let (host, phase) = (String::new(), "first-boot".to_owned());
+        let (host, phase) = (String::new(), self.phase.to_owned());
         let (action, message) = (action.to_owned(), message.to_owned());
         self.tell(Event { ts: now_millis(), host, phase, action, state, percent: None, message });
     }
@@ -51,12 +52,6 @@ impl Teller {
         for console in &mut self.consoles {
             let _ = console.write_all(text.as_bytes());
         }
-    }
-}
-
-impl Default for Teller {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -11,7 +11,7 @@ pub mod client;
 mod component;
 mod configure;
 mod disks;
-mod download;
+pub mod download;
 pub mod install;
 mod keep;
 mod layer;

@@ -10,8 +10,8 @@ mod window;
 pub use bios::embed_grub;
 pub use fat::{FatFile, FatLimits, FatSpec, FatTree, read_fat, replace_fat, write_fat};
 pub use table::{
-    CheckedTable, Health, NewPart, Part, PartKind, Planned, Room, Table, grown, layout, read_table,
-    write_table,
+    CheckedTable, Health, NewPart, Part, PartKind, Planned, Room, Table, grown, guid_text, layout,
+    read_table, write_table,
 };
 pub use window::{Synced, Window};
 

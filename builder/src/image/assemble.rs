@@ -5,11 +5,11 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use gatehouse_disk::{FatSpec, Window, embed_grub, write_fat, write_table};
-use gatehouse_model::{Digest, Doing as _, Fault, FileRef, Hasher, ImagePart};
+use gatehouse_model::{Contents, Digest, Doing as _, Fault, FileRef, Hasher, ImagePart};
 
 use super::layout::{BIOS, DEPOT, ESP, Layout, ROOT, SITE};
 use super::parts::Parts;
-use super::{IMAGE, SECTOR, site_part};
+use super::{IMAGE, SECTOR, contents, site_part};
 use crate::cache::digest_file;
 use crate::term;
 
@@ -26,6 +26,7 @@ pub fn write(
     path: &Path,
     parts: &Parts,
     layout: &Layout,
+    contents: &Contents,
     site: Vec<site_part::Content>,
 ) -> Result<(), Fault> {
     let bar = term::bar(format!("writing {IMAGE}"), term::Unit::Bytes, parts.bytes_to_write());
@@ -39,7 +40,7 @@ pub fn write(
         sector_size: SECTOR,
     };
     let window = |name: &str| layout.part(name).map(|part| part.window(&file, SECTOR));
-    write_fat(&mut window(ESP)?, &spec(ESP, "GH-ESP"), parts.boot.esp(&parts.grub)?)
+    write_fat(&mut window(ESP)?, &spec(ESP, "GH-ESP"), contents::fat_files(parts, contents)?)
         .doing(|| "writing the boot files")?;
     bar.add(parts.boot.bytes());
     write_fat(&mut window(SITE)?, &spec(SITE, "GATEHOUSE"), site_part::fat_files(site))

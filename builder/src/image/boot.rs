@@ -1,13 +1,11 @@
 //! The boot side of an image: Xen, kernel and initramfs of slot A.
 
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::GzDecoder;
-use gatehouse_disk::FatFile;
 use gatehouse_model::{Doing as _, Fault};
 
+use super::contents::{BootFile, From};
 use super::grub::{Grub, MENU};
 
 /// The kernel's files of one slot.
@@ -45,23 +43,15 @@ impl BootFiles {
         Ok(Self { xen: dir.join(xen), kernel: dir.join(kernel), initrd: dir.join(initrd), release })
     }
 
-    /// The files of the EFI system partition. GRUB loads Xen as it is; unpacked here, it need not do so at each boot.
-    ///
-    /// # Errors
-    /// A file cannot be opened.
-    pub fn esp(&self, grub: &Grub) -> Result<Vec<FatFile<'static>>, Fault> {
-        let open = |path: &Path| {
-            File::open(path)
-                .map(|f| BufReader::with_capacity(1 << 20, f))
-                .doing(|| format!("opening {}", path.display()))
-        };
-        Ok(vec![
-            FatFile::bytes("EFI/BOOT/BOOTX64.EFI", grub.efi.clone()),
-            FatFile::bytes("grub/grub.cfg", MENU),
-            FatFile::reader("slot-a/xen", GzDecoder::new(open(&self.xen)?)),
-            FatFile::reader("slot-a/vmlinuz", open(&self.kernel)?),
-            FatFile::reader("slot-a/initrd.img", open(&self.initrd)?),
-        ])
+    /// What starts slot A. GRUB loads Xen as it is; unpacked here, it need not do so at each boot.
+    pub fn files(&self, grub: &Grub) -> Vec<BootFile> {
+        vec![
+            BootFile { path: "EFI/BOOT/BOOTX64.EFI", from: From::Bytes(grub.efi.clone()) },
+            BootFile { path: "grub/grub.cfg", from: From::Bytes(MENU.into()) },
+            BootFile { path: "slot-a/xen", from: From::Gzip(self.xen.clone()) },
+            BootFile { path: "slot-a/vmlinuz", from: From::Plain(self.kernel.clone()) },
+            BootFile { path: "slot-a/initrd.img", from: From::Plain(self.initrd.clone()) },
+        ]
     }
 
     /// About how many bytes they take.

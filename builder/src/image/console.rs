@@ -22,6 +22,8 @@ const INITRAMFS: &str = "boot/initramfs";
 const SYSTEM: &str = "boot/system";
 /// The phase of the first event from the started system.
 const SERVER: &str = "server";
+/// What an installer does last: the parts of a start come again.
+const RESTARTING: &str = "restarting";
 /// What is said by a machine that will not come up, and by nothing else.
 const TROUBLE: [&str; 3] =
     ["Kernel panic - not syncing", "Panic on CPU", "error: you need to load the kernel first"];
@@ -44,7 +46,8 @@ impl Stages {
             return Some((stage, State::Failed, line.trim().to_owned()));
         }
         let passed = STAGES.iter().skip(self.over).position(|(_, mark)| line.contains(mark))?;
-        let (stage, _) = STAGES[self.over + passed];
+        // Where a part does not show, as Xen in an installer's start, its time is that of the part before it.
+        let (stage, _) = STAGES[self.over];
         self.over += passed + 1;
         Some((stage, State::Succeeded, self.lap(now)))
     }
@@ -124,10 +127,13 @@ impl Out {
 
     fn agent_line(&mut self, line: &str) {
         let now = self.now();
-        let phase = serde_json::from_str::<Event>(line).map(|event| event.phase).unwrap_or_default();
-        let found = self.stages.agent(&phase, now);
+        let event = serde_json::from_str::<Event>(line).ok();
+        let found = self.stages.agent(event.as_ref().map_or("", |event| &event.phase), now);
         self.stage(found);
         self.line(line);
+        if event.is_some_and(|event| event.action == RESTARTING) {
+            self.stages = Stages { over: 0, last: now };
+        }
     }
 }
 

@@ -2,21 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::BufReader;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use gatehouse_disk::replace_fat;
 use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 
+use super::drives::Drives;
 use super::kvm::{self, Accelerator};
-use super::{Format, IMAGE, build, console, layout, site_part, window};
-use crate::cache::settle;
+use super::{Format, IMAGE, build, console, site_part};
 use crate::cli::{Firmware, Try};
-use crate::interrupt::Fleeting;
 use crate::site_dir::SiteDir;
 use crate::term;
 use crate::tool;
@@ -85,8 +83,8 @@ pub fn try_image(
     }
     let tried = SiteDir::open(site)?;
     let described = tried.site()?;
-    let disk = dir.join("disk.img");
-    if !disk.exists() {
+    let drives = Drives::of(dir, args);
+    if !drives.image.exists() {
         let out = match &source.given {
             Given::Directory(prepared) => {
                 let out = dir.join("out");
@@ -96,9 +94,9 @@ pub fn try_image(
             Given::Image(out) => out.clone(),
         };
         let files = site_part::files(&tried, &with_one_processor(&described), &source.lock)?;
-        make_disk(&out.join(IMAGE), &described, files, &disk)?;
+        drives.make(&out.join(IMAGE), &described, files)?;
     }
-    start(&described, dir, &disk, more, ways)
+    start(&described, dir, &drives, more, ways)
 }
 
 /// The site with one processor for its host. A kernel changes its own code, and of several emulated processors one may
@@ -126,22 +124,8 @@ fn firmware_drives(firmware: Firmware, dir: &Path) -> Result<Vec<String>, Fault>
     Ok(code.into_iter().chain(drive(format!("unit=1,file={}", quoted(&variables)))).collect())
 }
 
-/// Copies the image onto a larger disk and puts the trial's site directory into it.
-fn make_disk(from: &Path, site: &Site, files: Vec<site_part::Content>, disk: &Path) -> Result<(), Fault> {
-    let partial = Fleeting::new(disk.with_extension("partial"));
-    let (from, to) = (from.display().to_string(), partial.path().display().to_string());
-    tool::run("cp", &["--reflink=auto", "--sparse=always", &from, &to]).doing(|| "copying the image")?;
-    let mut file =
-        OpenOptions::new().read(true).write(true).open(partial.path()).doing(|| format!("opening {to}"))?;
-    let image = file.metadata().doing(|| format!("reading {to}"))?.len();
-    file.set_len(Hardware::of(site, image).disk).doing(|| format!("making {to} larger"))?;
-    let mut window = window(&mut file, layout::SITE)?;
-    replace_fat(&mut window, site.epoch, site_part::fat_files(files)).doing(|| "writing the trial's site")?;
-    settle(partial.path(), disk)
-}
-
-fn start(site: &Site, dir: &Path, disk: &Path, more: Vec<String>, ways: &Ways) -> Result<Machine, Fault> {
-    let (accelerator, why) = kvm::choose(disk, dir)?;
+fn start(site: &Site, dir: &Path, drives: &Drives, more: Vec<String>, ways: &Ways) -> Result<Machine, Fault> {
+    let (accelerator, why) = kvm::choose(&drives.image, dir)?;
     term::say(&why);
     let log = dir.join("console.log");
     File::create(&log).doing(|| format!("making {}", log.display()))?;
@@ -152,7 +136,7 @@ fn start(site: &Site, dir: &Path, disk: &Path, more: Vec<String>, ways: &Ways) -
     // input stays open: at its end the guest would be told that nobody reads its events.
     command
         .args(["--pdeathsig", "KILL", QEMU])
-        .args(arguments(site, dir, disk, ways, accelerator)?)
+        .args(arguments(site, dir, drives, ways, accelerator)?)
         .args(more)
         .process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said);
@@ -170,17 +154,15 @@ fn start(site: &Site, dir: &Path, disk: &Path, more: Vec<String>, ways: &Ways) -
 }
 
 /// QEMU's arguments. Emulated, the processor is the plain `qemu64` (Xen's first guest dies at once under `max`), with
-/// `rdrand`: without it the first random number took two minutes to come. A reset ends the emulator, so that a crash is
-/// seen and not repeated for ever.
+/// `rdrand`: without it the first random number took two minutes to come.
 fn arguments(
     site: &Site,
     dir: &Path,
-    disk: &Path,
+    drives: &Drives,
     ways: &Ways,
     accelerator: Accelerator,
 ) -> Result<Vec<String>, Fault> {
-    let disk_bytes = fs::metadata(disk).doing(|| format!("reading {}", disk.display()))?.len();
-    let Hardware { memory, processors, mac, .. } = Hardware::of(site, disk_bytes);
+    let Hardware { memory, processors, mac, .. } = Hardware::of(site, 0);
     let file = |name: &str| quoted(&dir.join(name));
     let (accel, cpu) = match accelerator {
         Accelerator::Kvm => ("kvm", "host"),
@@ -198,8 +180,6 @@ fn arguments(
         ("-display", "none".to_owned()),
         ("-vga", "none".to_owned()),
         ("-monitor", "none".to_owned()),
-        ("-drive", format!("if=none,id=disk,format=raw,discard=unmap,cache=writeback,file={}", quoted(disk))),
-        ("-device", "virtio-blk-pci,drive=disk,serial=TRIAL,bootindex=1".to_owned()),
         ("-netdev", user_network(site, ways)?),
         ("-device", format!("virtio-net-pci,netdev=net,mac={mac}")),
         ("-serial", format!("file:{}", dir.join("console.log").display())),
@@ -209,11 +189,11 @@ fn arguments(
         ("-qmp", format!("unix:{},server=on,wait=off", file("qmp.sock"))),
     ];
     let words = words.into_iter().flat_map(|(option, value)| [option.to_owned(), value]);
-    Ok(["-nodefaults", "-no-reboot"].map(str::to_owned).into_iter().chain(words).collect())
+    Ok(["-nodefaults".to_owned()].into_iter().chain(drives.arguments()).chain(words).collect())
 }
 
 /// A path as QEMU reads it within an option.
-fn quoted(path: &Path) -> String {
+pub fn quoted(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 

@@ -5,6 +5,8 @@ mod assemble;
 mod boot;
 mod compress;
 mod console;
+mod contents;
+mod drives;
 mod erofs;
 mod grub;
 mod kvm;
@@ -23,7 +25,7 @@ use gatehouse_disk::{CheckedTable, FatLimits, Window, read_fat, read_table};
 use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageManifest, ImagePart};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::cache::{digest_file, settle};
+use crate::cache::{Cache, digest_file, settle};
 use crate::commands::Prepared;
 use crate::interrupt::Fleeting;
 use crate::term;
@@ -72,7 +74,7 @@ pub fn build(prepared: &Prepared, out: &Path, formats: &[Format]) -> Result<Imag
     let there = finished(out, &parts, &site)?;
     let image = match &there {
         Some(manifest) => (manifest.image.clone(), manifest.partitions.clone()),
-        None => write(out, &parts, site).map_err(|fault| with_room(fault, out, &parts))?,
+        None => write(out, &parts, site, &prepared.cache).map_err(|fault| with_room(fault, out, &parts))?,
     };
     let before = there.as_ref().and_then(|manifest| manifest.compressed.as_ref());
     let compressed = match formats.contains(&Format::Zst) {
@@ -163,11 +165,13 @@ fn write(
     out: &Path,
     parts: &Parts,
     site: Vec<site_part::Content>,
+    cache: &Cache,
 ) -> Result<(FileRef, Vec<ImagePart>), Fault> {
     let layout = Layout::of(parts)?;
+    let contents = contents::of(parts, &layout, cache)?;
     let partial = Fleeting::new(out.join(format!("{IMAGE}.partial")));
     let doing = || format!("writing {}", partial.path().display());
-    assemble::write(partial.path(), parts, &layout, site).doing(doing)?;
+    assemble::write(partial.path(), parts, &layout, &contents, site).doing(doing)?;
     let digests = assemble::digests(partial.path(), &layout)?;
     // What is there of an older build must not be taken for this one's if the power fails between two names.
     for name in [MANIFEST, SUMS, COMPRESSED] {

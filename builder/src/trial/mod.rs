@@ -18,7 +18,7 @@ use gatehouse_model::site::{InstallTo, SiteFile, VmmKind};
 use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Global, Try};
+use crate::cli::{Global, Medium, Try};
 use crate::{interrupt, term};
 use progress::{Progress, Seen};
 use source::{Given, Source};
@@ -109,7 +109,8 @@ pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
     let vmm = args.vmm.map_or(source.site.host.vmm, VmmKind::from);
     let dir = open_dir(args, &source.site, vmm)?;
     let ways = ssh::prepare(&dir, &source.site)?;
-    let site = trial_site(&source, &dir, vmm, &ways)?;
+    let to = if args.medium == Medium::Disk { InstallTo::SelfDisk } else { InstallTo::Rule };
+    let site = trial_site(&source, &dir, (vmm, to), &ways)?;
     let mut machine = match (vmm, &source.given) {
         (VmmKind::Uml, Given::Directory(prepared)) => uml::start(prepared, &dir, &site, &ways)?,
         (VmmKind::Uml, Given::Image(_)) => {
@@ -172,9 +173,14 @@ fn open_dir(args: &Try, site: &Site, vmm: VmmKind) -> Result<PathBuf, Fault> {
     Ok(dir)
 }
 
-/// The site as it is tried: a copy that lets the trial's key in, installs to the disk it boots from, and
-/// runs its nodes under the vmm of the trial.
-fn trial_site(source: &Source, dir: &Path, vmm: VmmKind, ways: &ssh::Ways) -> Result<PathBuf, Fault> {
+/// The site as it is tried: a copy that lets the trial's key in, installs to the trial's disk, and runs its nodes under
+/// the vmm of the trial.
+fn trial_site(
+    source: &Source,
+    dir: &Path,
+    (vmm, to_install): (VmmKind, InstallTo),
+    ways: &ssh::Ways,
+) -> Result<PathBuf, Fault> {
     let to = dir.join("site");
     let lock = (crate::image::LOCK.to_owned(), source.lock.to_text().into_bytes());
     for (name, bytes) in source.files.iter().chain([&lock]) {
@@ -190,7 +196,7 @@ fn trial_site(source: &Source, dir: &Path, vmm: VmmKind, ways: &ssh::Ways) -> Re
     if !file.access.from.is_empty() {
         file.access.from.push(source.site.network.subnet.to_string());
     }
-    file.install.to = Some(InstallTo::SelfDisk);
+    file.install.to = Some(to_install);
     file.host.vmm = Some(vmm);
     fs::write(to.join("site.toml"), file.to_text()).doing(|| "writing the trial's site.toml")?;
     Ok(to)
@@ -219,6 +225,7 @@ fn watch(
                 }
             }
             Seen::Nothing => {}
+            Seen::Refused(why) => return Err(Fault::new(format!("the machine was not installed: {why}"))),
             Seen::End => return Err(Fault::new("the machine ended before every node was up")),
         }
         if interrupted.try_recv().is_ok() {

@@ -12,12 +12,17 @@ use super::phases::Phases;
 use super::{Board, ssh};
 use crate::term;
 
+/// The phase of a medium's installer.
+const INSTALL: &str = "self-install";
+
 /// What the stream brought.
 pub enum Seen {
     /// Something the board may show.
     Change,
     /// Nothing new.
     Nothing,
+    /// The machine does not install, and waits for somebody.
+    Refused(String),
     /// The stream ended: the machine is gone.
     End,
 }
@@ -52,6 +57,9 @@ impl Progress {
                 match term::bars() {
                     Some(bars) => self.draw(bars, &event),
                     None => tell(&event),
+                }
+                if event.phase == INSTALL && event.action == "installing" && event.state == State::Failed {
+                    return Seen::Refused(event.message);
                 }
                 if shows_on_board(&event) { Seen::Change } else { Seen::Nothing }
             }

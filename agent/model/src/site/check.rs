@@ -2,6 +2,7 @@
 
 use toml::de::DeTable;
 
+use super::check_match::matches;
 use super::check_nodes::{inside, node_name, nodes, whole_mib};
 use super::read::{At, Reader, Section};
 use super::{
@@ -10,8 +11,9 @@ use super::{
 };
 use crate::{Mac, NodeName, Problem, Size};
 
-pub(super) const TOP: &[&str] =
-    &["schema", "site", "install", "disk", "network", "host", "node", "access", "packages", "server"];
+pub(super) const TOP: &[&str] = &[
+    "schema", "site", "match", "install", "disk", "network", "host", "node", "access", "packages", "server",
+];
 pub(super) const SITE: &[&str] = &["name", "domain", "epoch"];
 pub(super) const INSTALL: &[&str] = &["to"];
 pub(super) const DISK: &[&str] = &[
@@ -117,6 +119,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
     let schema = top.number(r, "schema", 1, 1);
     top.require(r, "schema", schema, "1");
     let (name, domain, epoch) = names(r, top);
+    let matches = matches(r, top);
     let install = install(r, top);
     let disks = disks(r, top);
     let network = network(r, top);
@@ -130,6 +133,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
         name: name?.value,
         domain: domain?.value,
         epoch: epoch?.value,
+        matches,
         install,
         disks,
         network: network?,

@@ -14,6 +14,9 @@ pub struct SiteFile {
     pub schema: u32,
     /// What the site is called.
     pub site: SiteSection,
+    /// Which machines the site is for, where it shares a medium with others.
+    #[serde(default, rename = "match", skip_serializing_if = "is_default")]
+    pub matches: MatchSection,
     /// Where the system is installed to.
     #[serde(default, skip_serializing_if = "is_default")]
     pub install: InstallSection,
@@ -51,6 +54,19 @@ pub struct SiteSection {
     /// The time of every file in the image and the earliest time the machine believes: `2026-01-01T00:00:00Z`.
     #[schemars(regex(pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"))]
     pub epoch: String,
+}
+
+/// Which machines the site is for: those with one of these serial numbers (`dmidecode -s system-serial-number`) or with
+/// one of these network interfaces. Without this section a site is for any machine, if it is alone on its medium.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MatchSection {
+    /// Serial numbers; they may hold `*` and `?`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serial: Vec<String>,
+    /// Hardware addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mac: Vec<String>,
 }
 
 /// Where the system is installed to.

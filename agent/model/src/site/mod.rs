@@ -2,6 +2,7 @@
 
 mod boot;
 mod check;
+mod check_match;
 mod check_nodes;
 mod file;
 mod header;
@@ -29,6 +30,8 @@ pub struct Site {
     pub domain: String,
     /// `site.epoch`: seconds since 1970; the time of every file in the image and the earliest time the machine believes.
     pub epoch: u64,
+    /// `[match]`: the machines that the site is for, where it shares a medium with others.
+    pub matches: Match,
     /// `[install]`.
     pub install: Install,
     /// `[[disk]]`: one rule for both roles, or one for each.
@@ -45,6 +48,15 @@ pub struct Site {
     pub packages: Packages,
     /// `[server]`.
     pub server: Server,
+}
+
+/// `[match]`: one of these must be the machine's; with none at all every machine is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    /// `match.serial`: serial numbers of machines, as globs.
+    pub serial: Vec<String>,
+    /// `match.mac`: hardware addresses of network interfaces.
+    pub mac: Vec<Mac>,
 }
 
 /// Where the system is installed to.

@@ -12,7 +12,7 @@ pub fn json_schema() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{check, check_nodes};
+    use super::super::{check, check_match, check_nodes};
     use super::json_schema;
 
     #[test]
@@ -29,6 +29,7 @@ mod tests {
             ("NodeSection", check_nodes::NODE),
             ("AccessSection", check::ACCESS),
             ("PackagesSection", check::PACKAGES),
+            ("MatchSection", check_match::MATCH),
             ("ServerSection", check::SERVER),
         ] {
             let part = if section.is_empty() { &schema } else { &schema["$defs"][section] };

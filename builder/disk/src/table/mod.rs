@@ -96,6 +96,11 @@ impl Part {
     }
 }
 
+/// A GUID in RFC byte order as text in lower case.
+pub fn guid_text(guid: &[u8; 16]) -> String {
+    Uuid::from_bytes(*guid).to_string()
+}
+
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "partition {} ({})", self.number, self.name)

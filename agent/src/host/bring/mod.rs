@@ -1,0 +1,167 @@
+//! `gatehouse-agent bring`: installs onto the disk that the site's rule names, from a medium or over the network.
+//!
+//! ```text
+//! survey -> medium -> its sites: which one? -> target: which disk, how does it stand? -> plan -> run -> reset
+//! ```
+//! Runs in the initramfs without a root: it needs nothing but what is in there. After a power cut it begins anew and
+//! finds its own claim on the disk; what was copied by then is not copied again. Whatever goes wrong ends in front of
+//! people, and nothing starts from a disk that is half written.
+
+mod copy;
+mod disk;
+mod fat;
+mod medium;
+pub mod plan;
+pub mod step;
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use gatehouse_model::site::InstallTo;
+use gatehouse_model::{Doing as _, Fault, Refusal, Site, State};
+use nix::sys::reboot::{RebootMode, reboot};
+
+use super::args::KernelArgs;
+use super::claim::{Claim, ClaimKind};
+use super::facts::Facts;
+use super::import::SiteFiles;
+use super::journal::LateJournal;
+use super::run::{Act as _, Report, run};
+use super::target::target;
+use super::teller::Teller;
+use super::{boot, choose, command, links, plan as first_boot, sites, survey};
+use disk::NewDisk;
+use fat::Fats;
+use medium::{Medium, Stick};
+use plan::BringPlan;
+use step::Step;
+
+/// How long the disk that the machine was started from may take to show: USB needs some seconds.
+const MEDIUM: Duration = Duration::from_secs(60);
+/// Disks that show later than the medium: a controller with many of them takes its time.
+const LATE_DISKS: Duration = Duration::from_secs(5);
+/// What would be the journal's file: there is no disk for it, and the claim on the disk is what counts.
+const NO_JOURNAL: &str = "/run/gatehouse/no-state/journal.jsonl";
+
+/// Installs this machine and resets it. Returns only if that fails; a refusal or fault is shown for ever.
+///
+/// # Errors
+/// The machine cannot be reset.
+pub fn run_bring() -> Result<(), Fault> {
+    let teller = RefCell::new(Teller::new(Step::PHASE));
+    if let Err(fault) = install(&teller) {
+        teller.borrow_mut().say("installing", State::Failed, &fault.to_string());
+        boot::wait(&mut teller.borrow_mut(), "this machine is not installed", &fault);
+    }
+    nix::unistd::sync();
+    teller.borrow_mut().say("restarting", State::Succeeded, "");
+    // So that consoles and those who follow the events get the last lines.
+    std::thread::sleep(Duration::from_secs(1));
+    reboot(RebootMode::RB_AUTOBOOT).doing(|| "restarting").map(|_| ())
+}
+
+fn install(teller: &RefCell<Teller>) -> Result<(), Fault> {
+    let args = command::kernel_args()?;
+    let mut facts = await_disks(&args);
+    let medium = open_medium(&args, &facts)?;
+    let (contents, digest) = medium::contents(&*medium)?;
+    let (site, files) = choose_site(&*medium, &facts, &args)?;
+    teller.borrow_mut().host = site.name.to_string();
+    boot::set_clock(site.epoch)?;
+    by_rule(&site, &args)?;
+    if site.network.nic.link.is_some() {
+        links::await_carriers(&mut facts, &args, None);
+    }
+    choose::nic(&site.network.nic, &facts)?;
+    first_boot::check_memory(&site, &facts)?;
+    let target = target(&site, &facts, &args)?;
+    let disk = facts.disk(&target.disk).ok_or_else(|| Fault::new(format!("{} is gone", target.disk)))?;
+    let plan = plan::plan(site.name.as_str(), disk, &target, &contents, digest)?;
+    teller
+        .borrow_mut()
+        .show(&format!("gatehouse: installing site {} to {disk}\n{target}\n{plan}", site.name));
+    let was = was(&plan).map(str::to_owned);
+    let fats = Fats::new(medium.list(), &site, &files, was.as_deref());
+    let progress = Box::new(|event| teller.borrow_mut().tell(event));
+    let mut new = NewDisk::open(&plan, &*medium, &contents, fats, progress)?;
+    carry_out(&plan, &mut new, &facts, teller).map(|_| ())
+}
+
+fn carry_out(
+    plan: &BringPlan,
+    disk: &mut NewDisk<'_>,
+    facts: &Facts,
+    teller: &RefCell<Teller>,
+) -> Result<Report, Fault> {
+    let mut journal = LateJournal::new(Path::new(NO_JOURNAL), &facts.boot_id);
+    run(&plan.steps, disk, &mut journal, &mut |event| teller.borrow_mut().tell(event))
+}
+
+/// The survey, once the disk that the machine was started from is there, and those that come after it.
+fn await_disks(args: &KernelArgs) -> Facts {
+    let begun = Instant::now();
+    let mut facts = survey::of_this_machine(args);
+    let mut settled = Instant::now();
+    while begun.elapsed() < MEDIUM {
+        let there = facts.boot_disk.is_some() || args.from.is_some();
+        if there && settled.elapsed() > LATE_DISKS {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let now = survey::of_this_machine(args);
+        if now.disks.len() != facts.disks.len() || now.boot_disk != facts.boot_disk {
+            settled = Instant::now();
+        }
+        facts = now;
+    }
+    facts
+}
+
+fn open_medium(args: &KernelArgs, facts: &Facts) -> Result<Box<dyn Medium>, Fault> {
+    if let Some(origin) = &args.from {
+        return Err(Fault::new(format!("installing from {} is not there yet", origin.url)));
+    }
+    let disk = facts.booted_from().ok_or_else(|| {
+        let root = args.boot.as_deref().unwrap_or("none named");
+        let seen = super::facts::list(&facts.disks);
+        Fault::new(format!(
+            "no disk has the partition that the machine was started from ({root}); seen:{seen}"
+        ))
+        .help("put the stick back and start the machine again")
+    })?;
+    Ok(Box::new(Stick::open(disk)?))
+}
+
+/// The one site of the medium that this machine is to be, with its files.
+fn choose_site(medium: &dyn Medium, facts: &Facts, args: &KernelArgs) -> Result<(Site, SiteFiles), Fault> {
+    let mut split = sites::split(medium.sites());
+    let parsed = split.iter().map(|(name, files)| (name.clone(), sites::parse(files))).collect();
+    let name = sites::choose(&parsed, facts, args)?;
+    let files = split.remove(&name).unwrap_or_default();
+    let site = sites::parse(&files).map_err(Fault::of_problems)?;
+    Ok((site, files))
+}
+
+/// Somebody must have said that the rule's disk is meant.
+fn by_rule(site: &Site, args: &KernelArgs) -> Result<(), Refusal> {
+    if args.install_to.or(site.install.to) == Some(InstallTo::Rule) {
+        return Ok(());
+    }
+    let what =
+        "neither site.toml nor the kernel's command line says that the rule's disk is to be installed to";
+    let help = "write to = \"rule\" under [install] in site.toml, or start with gatehouse.install-to=rule; to run from \
+                the medium itself, take that entry of the menu";
+    Err(Refusal::new(what, help))
+}
+
+/// The id of the install that this one replaces.
+fn was(plan: &BringPlan) -> Option<&str> {
+    plan.steps.iter().find_map(|step| match step {
+        Step::Clear { claim: Claim { kind: ClaimKind::Reinstall { id, .. }, .. }, .. }
+        | Step::Withhold { claim: Claim { kind: ClaimKind::Reinstall { id, .. }, .. }, .. } => {
+            Some(id.as_str())
+        }
+        _ => None,
+    })
+}

@@ -1,0 +1,141 @@
+//! What an install does to a disk, decided from what the medium has, the disk, and how the disk stands. Pure.
+
+use gatehouse_model::{ContentPart, Contents, Digest, Refusal};
+use serde::Serialize;
+
+use super::step::{Slice, Step};
+use crate::host::claim::{Claim, ClaimKind};
+use crate::host::facts::{DiskFact, round};
+use crate::host::run::Act as _;
+use crate::host::target::{Standing, Target};
+
+const MIB: u64 = 1 << 20;
+/// GPT name of the boot partition.
+pub const ESP: &str = "gh-esp";
+/// Of the site partition.
+pub const SITE: &str = "gh-site";
+/// Of the BIOS boot partition.
+pub const BIOS: &str = "gh-bios";
+/// Of the host's root, slot A.
+pub const ROOT: &str = "gh-root-a";
+/// Of the depot, slot A.
+pub const DEPOT: &str = "gh-depot-a";
+
+/// What will be done to which disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BringPlan {
+    /// Kernel name of the disk.
+    pub disk: String,
+    /// Bytes in a sector of it.
+    pub sector_size: u64,
+    /// In this order; the last one makes the disk bootable.
+    pub steps: Vec<Step>,
+}
+
+impl std::fmt::Display for BringPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (number, step) in (1..).zip(&self.steps) {
+            let mark = if step.destroys() { '!' } else { ' ' };
+            writeln!(f, "{mark} {number} {step}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the plan. `contents` is what the medium has and `digest` that list's own digest.
+///
+/// # Errors
+/// What an old install keeps leaves too little room for this version.
+pub fn plan(
+    site: &str,
+    disk: &DiskFact,
+    target: &Target,
+    contents: &Contents,
+    digest: Digest,
+) -> Result<BringPlan, Refusal> {
+    let claim = claim(site, target, digest);
+    let name = disk.name.clone();
+    let (slices, first) = if keeps(&claim) {
+        (old(disk, contents, &claim)?, Step::Withhold { disk: name.clone(), claim })
+    } else {
+        (fresh(&contents.partitions, disk.sector_size), Step::Clear { disk: name.clone(), claim })
+    };
+    let slice = |wanted: &str| {
+        let found = slices.iter().find(|slice| slice.name == wanted).cloned();
+        found.ok_or_else(|| {
+            Refusal::new(
+                format!("the medium names no partition {wanted}"),
+                "write the image to the medium again",
+            )
+        })
+    };
+    let steps = vec![
+        first,
+        Step::CopyRoot { to: slice(ROOT)?, piece: contents.root.clone() },
+        Step::CopyDepot { to: slice(DEPOT)?, piece: contents.depot.clone() },
+        Step::MakeEsp { to: slice(ESP)? },
+        Step::MakeSite { to: slice(SITE)? },
+        Step::WriteTable { disk: name.clone(), slices },
+    ];
+    Ok(BringPlan { disk: name, sector_size: disk.sector_size, steps })
+}
+
+/// What the disk is marked with. An install that is resumed stays of the kind that it was begun as.
+fn claim(site: &str, target: &Target, contents: Digest) -> Claim {
+    let kind = match &target.standing {
+        Standing::Blank | Standing::Erase { .. } => ClaimKind::Install,
+        Standing::Resume(claim) => claim.kind.clone(),
+        Standing::Reinstall { id, lose_all, .. } => {
+            ClaimKind::Reinstall { id: id.clone(), lose_all: *lose_all }
+        }
+    };
+    Claim { contents, site: site.to_owned(), kind }
+}
+
+/// Whether state and the nodes' disks stay.
+fn keeps(claim: &Claim) -> bool {
+    matches!(claim.kind, ClaimKind::Reinstall { lose_all: false, .. })
+}
+
+/// One behind the other, from the first MiB on, as in the image; on a disk of large sectors a FAT32 must be larger.
+fn fresh(parts: &[ContentPart], sector_size: u64) -> Vec<Slice> {
+    let least = gatehouse_disk::FatSpec::smallest(sector_size).as_bytes();
+    let mut next = MIB;
+    let place = |part: &ContentPart| {
+        let fat = [ESP, SITE].contains(&part.name.as_str());
+        let bytes = if fat { part.bytes.max(least) } else { part.bytes }.next_multiple_of(MIB);
+        let slice = Slice { number: part.number, name: part.name.clone(), start: next, bytes };
+        next += bytes;
+        slice
+    };
+    parts.iter().map(place).collect()
+}
+
+/// Where they are on an installed disk. While its install is not finished they are not in its table: there they lie as
+/// they would on a fresh one, and what is kept begins behind them.
+fn old(disk: &DiskFact, contents: &Contents, claim: &Claim) -> Result<Vec<Slice>, Refusal> {
+    let slices = fresh(&contents.partitions, disk.sector_size);
+    let end = slices.iter().map(|slice| slice.start + slice.bytes).max().unwrap_or(0);
+    let kept = disk.partitions.iter().filter(|part| slices.iter().all(|slice| slice.number != part.number));
+    let Some(first) = kept.min_by_key(|part| part.start) else {
+        let what = format!("{} has no partition that could be kept", disk.name);
+        return Err(Refusal::new(what, "add gatehouse.lose=all to install it as if it were blank"));
+    };
+    if end <= first.start {
+        return Ok(slices);
+    }
+    let what = format!(
+        "this version needs {} before what is kept on {} ({}), which begins at {}; claimed by {}",
+        round(end),
+        disk.name,
+        first.name,
+        round(first.start),
+        claim.site
+    );
+    Err(Refusal::new(what, "back up the nodes, then reinstall with gatehouse.lose=all"))
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,180 @@
+//! Which disk is installed to, and how it stands: what may be done with it. Pure.
+//!
+//! A disk with anything on it is refused. Three words overrule that, each for its own: `erase = "always"` in site.toml
+//! for what others have left, `gatehouse.reinstall=ID` for an install of Gatehouse, and the claim that an install which
+//! was cut off has left behind.
+
+use gatehouse_model::site::{DiskRole, DiskRule, Erase};
+use gatehouse_model::{Refusal, Site};
+use serde::Serialize;
+
+use super::args::KernelArgs;
+use super::choose::{self, never};
+use super::claim::{Claim, ClaimKind};
+use super::facts::{DiskFact, Facts, list};
+
+/// The partitions of an install that hold what cannot be made again.
+const KEPT: [&str; 2] = ["gh-state", "gh-vms"];
+
+/// The disk that is installed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Target {
+    /// Its kernel name.
+    pub disk: String,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// How a disk stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// Nothing is on it.
+    Blank,
+    /// Something is on it, and site.toml says that it may go.
+    #[serde(rename_all = "kebab-case")]
+    Erase {
+        /// What that is.
+        lost: String,
+    },
+    /// An install was begun on it and not finished.
+    Resume(Claim),
+    /// An install is on it, and whoever started the machine wants it done anew.
+    #[serde(rename_all = "kebab-case")]
+    Reinstall {
+        /// The install's id.
+        id: String,
+        /// Whether state and the nodes' disks go too.
+        lose_all: bool,
+    },
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "disk {}: ", self.disk)?;
+        match &self.standing {
+            Standing::Blank => f.write_str("blank"),
+            Standing::Erase { lost } => write!(f, "erased, as site.toml says; lost are: {lost}"),
+            Standing::Resume(claim) => {
+                write!(f, "goes on with the install of site {} that was begun", claim.site)
+            }
+            Standing::Reinstall { id, lose_all: false } => {
+                write!(
+                    f,
+                    "reinstalled ({id}); both slots' system is lost, state and the nodes' disks are kept"
+                )
+            }
+            Standing::Reinstall { id, lose_all: true } => {
+                write!(f, "reinstalled ({id}); everything is lost: state with all keys, and the nodes' disks")
+            }
+        }
+    }
+}
+
+/// Chooses the disk.
+///
+/// # Errors
+/// The rule does not name just one, or it is not to be touched; every disk is listed with the reason.
+pub fn target(site: &Site, facts: &Facts, args: &KernelArgs) -> Result<Target, Refusal> {
+    let (disk, standing) = match &args.reinstall {
+        Some(id) => reinstalled(id, facts, args)?,
+        None => {
+            let rule = system_rule(site)?;
+            let disk = choose::disks(rule, facts)?[0];
+            (disk, standing(disk, rule, site)?)
+        }
+    };
+    Ok(Target { disk: disk.name.clone(), standing })
+}
+
+fn system_rule(site: &Site) -> Result<&DiskRule, Refusal> {
+    let rule = site.disks.iter().find(|rule| rule.roles.contains(&DiskRole::System));
+    let rule = rule.filter(|rule| rule.count == 1);
+    rule.ok_or_else(|| {
+        let what = "the system is installed to one disk, and its [[disk]] asks for another number";
+        Refusal::new(what, "write count = 1, or remove it")
+    })
+}
+
+/// The disk of an id, whatever the rule says: it was named.
+fn reinstalled<'a>(
+    id: &str,
+    facts: &'a Facts,
+    args: &KernelArgs,
+) -> Result<(&'a DiskFact, Standing), Refusal> {
+    let begun = |disk: &&DiskFact| match &disk.claim {
+        Some(Claim { kind: ClaimKind::Reinstall { id: was, .. }, .. }) => was == id && !disk.is_installed(),
+        _ => false,
+    };
+    if let Some(disk) = facts.disks.iter().find(begun)
+        && let Some(claim) = &disk.claim
+    {
+        return Ok((disk, Standing::Resume(claim.clone())));
+    }
+    let found = facts.disks.iter().find(|disk| {
+        disk.id.as_deref() == Some(id)
+            && (disk.is_installed() || is_kept(disk))
+            && never(disk, facts).is_empty()
+    });
+    let Some(disk) = found else {
+        let seen = list(facts.disks.iter().map(|disk| {
+            let id = disk.id.as_deref().unwrap_or("no id");
+            let against = never(disk, facts);
+            let why = if against.is_empty() { String::new() } else { format!(": {}", against.join(", ")) };
+            format!("{id}: {disk}{why}")
+        }));
+        let what = format!("no install has the id {id} of gatehouse.reinstall; seen:{seen}");
+        return Err(Refusal::new(what, "write the id of the disk that is to be installed anew"));
+    };
+    Ok((disk, Standing::Reinstall { id: id.to_owned(), lose_all: args.lose_all }))
+}
+
+/// Whether an install has left on it what cannot be made again.
+fn is_kept(disk: &DiskFact) -> bool {
+    KEPT.iter().any(|name| disk.part(name).is_some())
+}
+
+fn standing(disk: &DiskFact, rule: &DiskRule, site: &Site) -> Result<Standing, Refusal> {
+    if let Some(claim) = disk.claim.as_ref().filter(|_| !disk.is_installed()) {
+        let keeps = matches!(claim.kind, ClaimKind::Reinstall { lose_all: false, .. });
+        if keeps && claim.site != site.name.as_str() {
+            let what = format!(
+                "site {} was being reinstalled on the disk, and this is {}: {disk}",
+                claim.site, site.name
+            );
+            return Err(Refusal::new(what, "start from the medium with which that was begun"));
+        }
+        // A disk that was claimed while it was blank holds nothing, whoever began.
+        if keeps || !is_kept(disk) {
+            return Ok(Standing::Resume(claim.clone()));
+        }
+    }
+    if disk.is_installed() || is_kept(disk) {
+        let id = disk.id.as_deref().unwrap_or_default();
+        let what = format!(
+            "the disk holds an install of Gatehouse (id {id}), which is never erased by a rule: {disk}"
+        );
+        let help = format!(
+            "start it, or start with gatehouse.reinstall={id}, which keeps state and the nodes' disks \
+             (gatehouse.lose=all does not)"
+        );
+        return Err(Refusal::new(what, help));
+    }
+    let lost = disk.contents();
+    if disk.holds.is_empty() && disk.partitions.is_empty() {
+        return Ok(Standing::Blank);
+    }
+    if rule.erase == Erase::Always {
+        return Ok(Standing::Erase { lost });
+    }
+    let what = format!("the disk that the rule names is not blank: {disk}");
+    Err(Refusal::new(
+        what,
+        "take another disk, or write erase = \"always\" for it in site.toml if all of that may go",
+    ))
+}
+
+#[cfg(test)]
+#[path = "target_tests.rs"]
+mod tests;
