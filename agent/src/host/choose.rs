@@ -100,8 +100,8 @@ pub fn never(disk: &DiskFact, facts: &Facts) -> Vec<String> {
     if disk.sector_size != 512 && facts.firmware == Firmware::Bios {
         against.push(format!("sectors of {} bytes, from which a BIOS does not start", disk.sector_size));
     }
-    if let (Some(trouble), None) = (&disk.trouble, &disk.claim) {
-        against.push(format!("cannot be read: {trouble}"));
+    if disk.trouble.is_some() && disk.claim.is_none() {
+        against.push("damaged".to_owned());
     }
     against
 }

@@ -57,6 +57,7 @@ pub enum Firmware {
 /// One disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that was seen")]
 pub struct DiskFact {
     /// Kernel name, `sda`.
     pub name: String,

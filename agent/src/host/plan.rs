@@ -163,9 +163,25 @@ fn room(site: &Site, disk: &DiskFact, args: &KernelArgs) -> Result<Vec<Wanted>, 
             Refusal::new(what, "write the image to the disk again")
         })
     };
-    let (root, depot) = (slot("root")?, slot("depot")?);
+    let slot_b = (slot("root")?, slot("depot")?);
     let end = disk.partitions.iter().map(|part| part.start + part.bytes).max().unwrap_or(MIB);
-    let begin = end.next_multiple_of(MIB);
+    let sizes = share_out(site, disk, end.next_multiple_of(MIB), slot_b)?;
+    let parts = ADDED.iter().zip(sizes);
+    Ok(parts
+        .map(|((number, name), bytes)| Wanted { number: *number, name: (*name).to_owned(), bytes })
+        .collect())
+}
+
+/// The sizes of the partitions of [`ADDED`] on a disk that is free from a byte on.
+///
+/// # Errors
+/// They do not fit: how much is needed for what.
+pub fn share_out(
+    site: &Site,
+    disk: &DiskFact,
+    begin: u64,
+    (root, depot): (u64, u64),
+) -> Result<[u64; 4], Refusal> {
     // The backup table: 128 entries of 128 bytes and its header.
     let backup = (128 * 128) + disk.sector_size;
     let limit = disk.bytes.saturating_sub(backup) / MIB * MIB;
@@ -183,11 +199,7 @@ fn room(site: &Site, disk: &DiskFact, args: &KernelArgs) -> Result<Vec<Wanted>, 
         ));
     };
     let state = LEAST_STATE + spare.min(STATE - LEAST_STATE);
-    let sizes = [root, depot, state, limit - begin - root - depot - state];
-    let parts = ADDED.iter().zip(sizes);
-    Ok(parts
-        .map(|((number, name), bytes)| Wanted { number: *number, name: (*name).to_owned(), bytes })
-        .collect())
+    Ok([root, depot, state, limit - begin - root - depot - state])
 }
 
 /// What the stores may come to need: all nodes' disks, full, and a fiftieth for xfs itself.

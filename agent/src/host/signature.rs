@@ -8,6 +8,11 @@ pub const EXT4: &str = "ext4";
 /// Filesystem of the stores.
 pub const XFS: &str = "xfs";
 
+/// A protective MBR whose GPT is gone, or not there yet.
+pub const PROTECTIVE_MBR: &str = "protective mbr";
+/// The kind of its only entry (UEFI, section 5.2.3).
+const PROTECTIVE: u8 = 0xee;
+
 /// Magic bytes counted from the start.
 const AT_START: [(u64, &[u8], &str); 27] = [
     (0x438, b"\x53\xef", EXT4),
@@ -58,7 +63,9 @@ pub fn find<D: Read + Seek>(device: &mut D, bytes: u64) -> io::Result<Vec<String
         found.retain(|name| *name != XFS);
     }
     if found.is_empty() && is_mbr(&head) {
-        found.push("partition table");
+        let protective =
+            head.get(450) == Some(&PROTECTIVE) && [466, 482, 498].iter().all(|at| head[*at] == 0);
+        found.push(if protective { PROTECTIVE_MBR } else { "partition table" });
     }
     found.extend(at_end(device, bytes)?);
     let mut all: Vec<String> = Vec::new();
@@ -142,6 +149,10 @@ mod tests {
         let mut bytes = with(510, b"\x55\xaa");
         assert_eq!(found(bytes.clone()), "");
         bytes[450] = 0x83;
+        assert_eq!(found(bytes.clone()), "partition table");
+        bytes[450] = 0xee;
+        assert_eq!(found(bytes.clone()), "protective mbr");
+        bytes[466] = 0x83;
         assert_eq!(found(bytes), "partition table");
     }
 

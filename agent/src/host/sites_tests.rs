@@ -9,7 +9,7 @@ const MINIMAL: &str = include_str!("../../../site-templates/minimal/site.toml");
 
 fn site(name: &str, matches: &str) -> Vec<u8> {
     let text = MINIMAL.replace("name = \"minimal\"", &format!("name = \"{name}\""));
-    text.replace("[[disk]]", &format!("{matches}\n[[disk]]")).into_bytes()
+    text.replace("\n[[disk]]\n", &format!("\n{matches}\n[[disk]]\n")).into_bytes()
 }
 
 fn machine(serial: Option<&str>) -> Facts {

@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::args::KernelArgs;
 use super::choose::{self, never};
 use super::claim::{Claim, ClaimKind};
-use super::facts::{DiskFact, Facts, list};
+use super::facts::{DiskFact, Facts, PartFact, list};
+use super::signature::PROTECTIVE_MBR;
 
 /// The partitions of an install that hold what cannot be made again.
 const KEPT: [&str; 2] = ["gh-state", "gh-vms"];
@@ -77,13 +78,12 @@ impl std::fmt::Display for Target {
 /// # Errors
 /// The rule does not name just one, or it is not to be touched; every disk is listed with the reason.
 pub fn target(site: &Site, facts: &Facts, args: &KernelArgs) -> Result<Target, Refusal> {
-    let (disk, standing) = match &args.reinstall {
-        Some(id) => reinstalled(id, facts, args)?,
-        None => {
-            let rule = system_rule(site)?;
-            let disk = choose::disks(rule, facts)?[0];
-            (disk, standing(disk, rule, site)?)
-        }
+    let (disk, standing) = if let Some(id) = &args.reinstall {
+        reinstalled(id, facts, args)?
+    } else {
+        let rule = system_rule(site)?;
+        let disk = choose::disks(rule, facts)?[0];
+        (disk, standing(disk, rule, site)?)
     };
     Ok(Target { disk: disk.name.clone(), standing })
 }
@@ -103,20 +103,19 @@ fn reinstalled<'a>(
     facts: &'a Facts,
     args: &KernelArgs,
 ) -> Result<(&'a DiskFact, Standing), Refusal> {
-    let begun = |disk: &&DiskFact| match &disk.claim {
-        Some(Claim { kind: ClaimKind::Reinstall { id: was, .. }, .. }) => was == id && !disk.is_installed(),
-        _ => false,
+    let free = |disk: &&DiskFact| never(disk, facts).is_empty();
+    let begun = |disk: &DiskFact| match &disk.claim {
+        Some(claim @ Claim { kind: ClaimKind::Reinstall { id: was, .. }, .. }) if was == id => {
+            let broken = disk.trouble.is_some() && !keeps(claim);
+            (broken || goes_on(disk, claim)).then(|| claim.clone())
+        }
+        _ => None,
     };
-    if let Some(disk) = facts.disks.iter().find(begun)
-        && let Some(claim) = &disk.claim
-    {
-        return Ok((disk, Standing::Resume(claim.clone())));
+    if let Some((disk, claim)) = facts.disks.iter().filter(free).find_map(|disk| Some((disk, begun(disk)?))) {
+        return Ok((disk, Standing::Resume(claim)));
     }
-    let found = facts.disks.iter().find(|disk| {
-        disk.id.as_deref() == Some(id)
-            && (disk.is_installed() || is_kept(disk))
-            && never(disk, facts).is_empty()
-    });
+    let holds = |disk: &&DiskFact| disk.id.as_deref() == Some(id) && (disk.is_installed() || is_kept(disk));
+    let found = facts.disks.iter().filter(free).find(holds);
     let Some(disk) = found else {
         let seen = list(facts.disks.iter().map(|disk| {
             let id = disk.id.as_deref().unwrap_or("no id");
@@ -135,20 +134,40 @@ fn is_kept(disk: &DiskFact) -> bool {
     KEPT.iter().any(|name| disk.part(name).is_some())
 }
 
+fn keeps(claim: &Claim) -> bool {
+    matches!(claim.kind, ClaimKind::Reinstall { lose_all: false, .. })
+}
+
+/// Whether a disk is as the install that has claimed it may have left it. The mark itself outlives an install, and may
+/// then lie under whatever came later.
+fn goes_on(disk: &DiskFact, claim: &Claim) -> bool {
+    let own = |part: &PartFact| {
+        part.number <= 5 && part.name.starts_with("gh-") && !KEPT.contains(&part.name.as_str())
+    };
+    match claim.kind {
+        _ if disk.is_installed() => false,
+        ClaimKind::Reinstall { lose_all: false, .. } => {
+            is_kept(disk) && disk.partitions.iter().all(|part| part.number > 5)
+        }
+        // It is cleared first, and its table comes last, from the copy at the end on.
+        ClaimKind::Install | ClaimKind::Reinstall { lose_all: true, .. } => {
+            disk.trouble.is_none()
+                && disk.holds.iter().all(|kind| kind == PROTECTIVE_MBR)
+                && (disk.partitions.is_empty() || (disk.primary_lost && disk.partitions.iter().all(own)))
+        }
+    }
+}
+
 fn standing(disk: &DiskFact, rule: &DiskRule, site: &Site) -> Result<Standing, Refusal> {
-    if let Some(claim) = disk.claim.as_ref().filter(|_| !disk.is_installed()) {
-        let keeps = matches!(claim.kind, ClaimKind::Reinstall { lose_all: false, .. });
-        if keeps && claim.site != site.name.as_str() {
+    if let Some(claim) = disk.claim.as_ref().filter(|claim| goes_on(disk, claim)) {
+        if keeps(claim) && claim.site != site.name.as_str() {
             let what = format!(
                 "site {} was being reinstalled on the disk, and this is {}: {disk}",
                 claim.site, site.name
             );
             return Err(Refusal::new(what, "start from the medium with which that was begun"));
         }
-        // A disk that was claimed while it was blank holds nothing, whoever began.
-        if keeps || !is_kept(disk) {
-            return Ok(Standing::Resume(claim.clone()));
-        }
+        return Ok(Standing::Resume(claim.clone()));
     }
     if disk.is_installed() || is_kept(disk) {
         let id = disk.id.as_deref().unwrap_or_default();
@@ -162,7 +181,7 @@ fn standing(disk: &DiskFact, rule: &DiskRule, site: &Site) -> Result<Standing, R
         return Err(Refusal::new(what, help));
     }
     let lost = disk.contents();
-    if disk.holds.is_empty() && disk.partitions.is_empty() {
+    if disk.holds.is_empty() && disk.partitions.is_empty() && disk.trouble.is_none() {
         return Ok(Standing::Blank);
     }
     if rule.erase == Erase::Always {

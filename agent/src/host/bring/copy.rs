@@ -121,7 +121,7 @@ fn figures(bytes: u64, of: u64, after: Duration) -> (u8, String) {
         "{} MiB of {}, {} MiB/s, {left} s left",
         bytes >> 20,
         of >> 20,
-        bytes.saturating_mul(1000) / millis >> 20
+        (bytes.saturating_mul(1000) / millis) >> 20
     );
     (u8::try_from(percent).unwrap_or(100), text)
 }

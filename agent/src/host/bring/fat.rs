@@ -36,7 +36,7 @@ impl<'a> Fats<'a> {
         Self { list, site: files, boot: boot_cfg(Some(site), Some(InstallTo::SelfDisk)), was }
     }
 
-    fn marks(&self) -> Vec<(String, &[u8])> {
+    fn marks(&self) -> Vec<(String, &'a [u8])> {
         let was = self.was.map(|id| (format!("{WAS}/{id}"), &b""[..]));
         [(INSTALLED.to_owned(), &b""[..]), (CONTENTS.to_owned(), self.list)].into_iter().chain(was).collect()
     }
@@ -46,8 +46,8 @@ impl<'a> Fats<'a> {
     /// # Errors
     /// The medium does not have one.
     pub fn esp(&self, medium: &dyn Medium, contents: &Contents) -> Result<Vec<FatFile<'a>>, Fault> {
-        let own = self.marks().into_iter().map(|(path, bytes)| FatFile::bytes(path, bytes.to_vec()));
-        let mut files: Vec<FatFile<'a>> = own.collect();
+        let mut files: Vec<FatFile<'a>> =
+            self.marks().into_iter().map(|(path, bytes)| FatFile::bytes(path, bytes)).collect();
         for file in &contents.esp {
             files.push(FatFile::reader(file.path.clone(), copy::stream(medium.piece(file)?, file.clone())));
         }

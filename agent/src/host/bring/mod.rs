@@ -77,14 +77,14 @@ fn install(teller: &RefCell<Teller>) -> Result<(), Fault> {
     first_boot::check_memory(&site, &facts)?;
     let target = target(&site, &facts, &args)?;
     let disk = facts.disk(&target.disk).ok_or_else(|| Fault::new(format!("{} is gone", target.disk)))?;
-    let plan = plan::plan(site.name.as_str(), disk, &target, &contents, digest)?;
+    let plan = plan::plan(&site, disk, &target, &contents, digest)?;
     teller
         .borrow_mut()
         .show(&format!("gatehouse: installing site {} to {disk}\n{target}\n{plan}", site.name));
     let was = was(&plan).map(str::to_owned);
-    let fats = Fats::new(medium.list(), &site, &files, was.as_deref());
+    let filesystems = Fats::new(medium.list(), &site, &files, was.as_deref());
     let progress = Box::new(|event| teller.borrow_mut().tell(event));
-    let mut new = NewDisk::open(&plan, &*medium, &contents, fats, progress)?;
+    let mut new = NewDisk::open(&plan, &*medium, &contents, filesystems, progress)?;
     carry_out(&plan, &mut new, &facts, teller).map(|_| ())
 }
 

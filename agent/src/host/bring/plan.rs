@@ -1,11 +1,12 @@
 //! What an install does to a disk, decided from what the medium has, the disk, and how the disk stands. Pure.
 
-use gatehouse_model::{ContentPart, Contents, Digest, Refusal};
+use gatehouse_model::{ContentPart, Contents, Digest, Refusal, Site};
 use serde::Serialize;
 
 use super::step::{Slice, Step};
 use crate::host::claim::{Claim, ClaimKind};
 use crate::host::facts::{DiskFact, round};
+use crate::host::plan as first_boot;
 use crate::host::run::Act as _;
 use crate::host::target::{Standing, Target};
 
@@ -48,18 +49,20 @@ impl std::fmt::Display for BringPlan {
 /// # Errors
 /// What an old install keeps leaves too little room for this version.
 pub fn plan(
-    site: &str,
+    site: &Site,
     disk: &DiskFact,
     target: &Target,
     contents: &Contents,
     digest: Digest,
 ) -> Result<BringPlan, Refusal> {
-    let claim = claim(site, target, digest);
+    let claim = claim(site.name.as_str(), target, digest);
     let name = disk.name.clone();
     let (slices, first) = if keeps(&claim) {
         (old(disk, contents, &claim)?, Step::Withhold { disk: name.clone(), claim })
     } else {
-        (fresh(&contents.partitions, disk.sector_size), Step::Clear { disk: name.clone(), claim })
+        let slices = fresh(&contents.partitions, disk.sector_size);
+        check_room(site, disk, &slices)?;
+        (slices, Step::Clear { disk: name.clone(), claim })
     };
     let slice = |wanted: &str| {
         let found = slices.iter().find(|slice| slice.name == wanted).cloned();
@@ -79,6 +82,13 @@ pub fn plan(
         Step::WriteTable { disk: name.clone(), slices },
     ];
     Ok(BringPlan { disk: name, sector_size: disk.sector_size, steps })
+}
+
+/// Whether the first boot will find the room that it needs, before anything is lost.
+fn check_room(site: &Site, disk: &DiskFact, slices: &[Slice]) -> Result<(), Refusal> {
+    let end = slices.iter().map(|slice| slice.start + slice.bytes).max().unwrap_or(MIB);
+    let bytes = |name: &str| slices.iter().find(|slice| slice.name == name).map_or(0, |slice| slice.bytes);
+    first_boot::share_out(site, disk, end, (bytes(ROOT), bytes(DEPOT))).map(|_| ())
 }
 
 /// What the disk is marked with. An install that is resumed stays of the kind that it was begun as.
@@ -135,7 +145,3 @@ fn old(disk: &DiskFact, contents: &Contents, claim: &Claim) -> Result<Vec<Slice>
     );
     Err(Refusal::new(what, "back up the nodes, then reinstall with gatehouse.lose=all"))
 }
-
-#[cfg(test)]
-#[path = "plan_tests.rs"]
-mod tests;
