@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use gatehouse_model::Fault;
 use gatehouse_model::site::VmmKind;
 
-use crate::delivery::{inspect, verify};
+use crate::delivery::{customize, inspect, verify, write};
 use crate::image::Format;
 use crate::term::{self, Progress};
 use crate::{commands, interrupt, plan, root, trial};
@@ -53,6 +53,10 @@ enum Command {
     Inspect(Inspect),
     /// Check every digest of a built image; status 5 if one does not match
     Verify(Verify),
+    /// Put other sites into a built image, in place: only its site partition is written
+    Customize(Customize),
+    /// Write an image to a USB stick: only what counts, read back
+    Write(Write),
     /// Build if needed, boot it with fresh disks, show progress until every node is up
     Try(Try),
     /// Print the JSON Schema of site.toml
@@ -160,6 +164,28 @@ pub struct Verify {
     pub out: PathBuf,
 }
 
+/// `gatehouse customize`.
+#[derive(Clone, Debug, Args)]
+pub struct Customize {
+    /// The directory of a build, or an image file
+    pub out: PathBuf,
+    /// The site directory; several make a medium for many machines, each taking the site whose [match] names it
+    #[arg(required = true)]
+    pub sites: Vec<PathBuf>,
+}
+
+/// `gatehouse write`.
+#[derive(Clone, Debug, Args)]
+pub struct Write {
+    /// The directory of a build, or an image file
+    pub out: PathBuf,
+    /// The stick, such as /dev/sdX; everything on it is lost. A file is taken as well
+    pub device: PathBuf,
+    /// Write to a disk that is no stick, too
+    #[arg(long)]
+    pub fixed: bool,
+}
+
 /// Under which virtual machine monitor to try a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TryVmm {
@@ -255,6 +281,8 @@ pub fn main() -> Result<(), Fault> {
         Command::Plan(args) => plan::run(&cli.global, args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Customize(args) => customize::run(args),
+        Command::Write(args) => write::run(args),
         Command::Try(args) => trial::run(&cli.global, args),
         Command::Schema { lcfg: true } => {
             print!("{}", gatehouse_lcfg::reference());

@@ -2,6 +2,7 @@
 //!
 //! The scenarios are in `tests/`; `ci/test` builds the programs first and runs them one after the other.
 
+pub mod emulator;
 pub mod roots;
 
 use std::io::{BufRead, BufReader};

@@ -39,7 +39,7 @@ fn partition(image: &Path, manifest: &Value, name: &str, to: &Path) {
 /// One image serves all checks: a second build of it from other surroundings, the oracles, what must not be in it.
 #[test]
 fn an_image_is_the_same_twice_and_right_in_every_part() {
-    if !has(&["sgdisk", "fsck.vfat", "fsck.erofs", "taskset", "tar", "zstd"]) {
+    if !has(&["sgdisk", "fsck.vfat", "fsck.erofs", "taskset", "tar", "zstd", "bmaptool"]) {
         return;
     }
     let temp = temp();
@@ -54,7 +54,18 @@ fn an_image_is_the_same_twice_and_right_in_every_part() {
     build(&first, &out, &cache());
     assert_eq!(fs::metadata(&image).expect("there").modified().expect("a time"), before, "written again");
 
-    let table = run(Command::new("sgdisk").arg("-v").arg(&image));
+    is_right_in_every_part(&image, &made, temp.path());
+    what_was_delivered_can_be_looked_at_and_checked(&first, &out);
+    assert_eq!(fs::metadata(&image).expect("there").modified().expect("a time"), before, "written again");
+    it_goes_onto_sticks_that_held_something(&out, temp.path());
+    it_takes_other_sites(&first, &out, temp.path());
+    // Its cache holds this build and nothing else.
+    no_secret_in(&temp.path().join(ELSEWHERE).join("cache"));
+}
+
+/// What the field's own checkers say of the table and of every file system.
+fn is_right_in_every_part(image: &Path, made: &Value, temp: &Path) {
+    let table = run(Command::new("sgdisk").arg("-v").arg(image));
     assert!(table.stdout.contains("No problems found"), "{}", table.stdout);
     for (name, checker) in [
         ("gh-esp", "fsck.vfat"),
@@ -62,8 +73,8 @@ fn an_image_is_the_same_twice_and_right_in_every_part() {
         ("gh-root-a", "fsck.erofs"),
         ("gh-depot-a", "fsck.erofs"),
     ] {
-        let part = temp.path().join(name);
-        partition(&image, &made, name, &part);
+        let part = temp.join(name);
+        partition(image, made, name, &part);
         let mut command = Command::new(checker);
         if checker == "fsck.vfat" {
             command.arg("-n");
@@ -71,10 +82,101 @@ fn an_image_is_the_same_twice_and_right_in_every_part() {
         let ended = run(command.arg(&part));
         assert_eq!(ended.code, 0, "{checker} of {name}: {} {}", ended.stdout, ended.stderr);
     }
-    what_was_delivered_can_be_looked_at_and_checked(&first, &out);
-    assert_eq!(fs::metadata(&image).expect("there").modified().expect("a time"), before, "written again");
-    // Its cache holds this build and nothing else.
-    no_secret_in(&temp.path().join(ELSEWHERE).join("cache"));
+}
+
+/// A file that stands for a stick, full of something else.
+fn old_stick(path: &Path, bytes: u64) {
+    let file = fs::File::create(path).expect("made");
+    let old = vec![0xa5; 1 << 20];
+    for at in (0..bytes).step_by(1 << 20) {
+        file.write_all_at(&old, at).expect("written");
+    }
+}
+
+/// `gatehouse write` and bmaptool give the same, whatever was there before.
+fn it_goes_onto_sticks_that_held_something(out: &Path, temp: &Path) {
+    let (made, image) = (manifest(out), out.join("gatehouse.img"));
+    let size = made["image"]["size"].as_u64().expect("a size");
+    let stick = temp.join("stick");
+    old_stick(&stick, size + (64 << 20));
+    let (out_text, stick_text) = (out.display().to_string(), stick.display().to_string());
+    let ended = run_gatehouse(&["write", &out_text, &stick_text]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    is_right_in_every_part(&stick, &made, temp);
+    let said = run_gatehouse(&["inspect", &stick_text, "--json"]);
+    let seen: Value = serde_json::from_str(&said.stdout).expect("JSON");
+    assert_eq!(seen["sites"][0]["name"], "minimal");
+    assert!(boot_cfg(&stick, &made, temp).contains("set to=rule\n"));
+    assert!(boot_cfg(&image, &made, temp).contains("set to=\n"));
+
+    old_stick(&stick, size);
+    let copied = run(Command::new("bmaptool").arg("copy").arg(&image).arg(&stick));
+    assert_eq!(copied.code, 0, "{copied:?}");
+    is_right_in_every_part(&stick, &made, temp);
+
+    fs::write(&stick, "too small").expect("written");
+    for (device, why) in [(stick_text.as_str(), "takes"), ("/dev/null", "neither a disk nor a file")] {
+        let refused = run_gatehouse(&["write", &out_text, device]);
+        assert!(refused.code == 3 && refused.stderr.contains(why), "{refused:?}");
+    }
+    assert_eq!(fs::read(&stick).expect("read"), b"too small");
+    fs::remove_file(&stick).expect("removed");
+}
+
+fn boot_cfg(image: &Path, made: &Value, temp: &Path) -> String {
+    let part = temp.join("gh-site");
+    partition(image, made, "gh-site", &part);
+    let limits = gatehouse_disk::FatLimits::default();
+    let files = gatehouse_disk::read_fat(fs::File::open(part).expect("opened"), limits).expect("a FAT");
+    let (_, bytes) = files.into_iter().find(|(path, _)| path == "boot.cfg").expect("it is there");
+    String::from_utf8(bytes).expect("text")
+}
+
+/// `gatehouse customize`: one site, two, and none that the image was not built for.
+fn it_takes_other_sites(first: &Path, out: &Path, temp: &Path) {
+    let (made, image) = (manifest(out), out.join("gatehouse.img"));
+    let named = |name: &str, more: &str| {
+        let dir = temp.join(name);
+        assert_eq!(run(Command::new("cp").arg("-r").arg(first).arg(&dir)).code, 0);
+        let text = fs::read_to_string(first.join("site.toml")).expect("read");
+        let text = text.replace("name = \"minimal\"", &format!("name = \"{name}\"")) + more;
+        fs::write(dir.join("site.toml"), text).expect("written");
+        dir.display().to_string()
+    };
+    let (north, south) = (named("north", "[match]\nserial = [\"N*\"]\n"), named("south", ""));
+    let out_text = out.display().to_string();
+    let sites = || -> Vec<String> {
+        let seen = run_gatehouse(&["inspect", &out_text, "--json"]);
+        let seen: Value = serde_json::from_str(&seen.stdout).expect("JSON");
+        let sites = seen["sites"].as_array().expect("sites").iter();
+        sites.map(|site| format!("{}:{}", site["directory"].as_str().unwrap_or("?"), site["name"])).collect()
+    };
+    let ended = run_gatehouse(&["customize", &out_text, &north]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(sites(), [":\"north\""]);
+    let ended = run_gatehouse(&["customize", &out_text, &north, &south]);
+    assert!(ended.code == 0 && ended.stderr.contains("gatehouse.site=south"), "{}", ended.stderr);
+    assert_eq!(sites(), ["sites/north:\"north\"", "sites/south:\"south\""]);
+    is_right_in_every_part(&image, &made, temp);
+    let verified = run_gatehouse(&["verify", &out_text]);
+    assert_eq!(verified.code, 0, "{verified:?}");
+    let after = manifest(out);
+    assert_eq!(after["partitions"], made["partitions"]);
+    let (mapped, stick) = (out.join("gatehouse.img.bmap"), temp.join("stick"));
+    old_stick(&stick, made["image"]["size"].as_u64().expect("a size"));
+    let copied = run(Command::new("bmaptool").args(["copy", "--bmap"]).arg(mapped).arg(&image).arg(&stick));
+    assert_eq!(copied.code, 0, "{copied:?}");
+
+    let other = temp.join("south/lcfg/source/node1");
+    fs::write(&other, fs::read_to_string(&other).expect("read") + "\nprofile.packages hello\n")
+        .expect("written");
+    let before = fs::read(&image).expect("read");
+    let refused = run_gatehouse(&["customize", &out_text, &north, &south, &north]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    for said in ["south/lcfg/source/node1: wants packages", "north/site.toml: another site"] {
+        assert!(refused.stderr.contains(said), "{refused:?}");
+    }
+    assert!(fs::read(&image).expect("read") == before, "a refusal changed the image");
 }
 
 const ELSEWHERE: &str = "elsewhere/with a space";

@@ -1,8 +1,6 @@
-//! The real image in an emulated machine: one rich boot that serves every check, and a short one under UEFI.
+//! The real image in an emulated machine: one rich boot that serves every check.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -164,37 +162,4 @@ fn a_push_over_ssh_reaches_its_node(machine: &Try, dir: &Path, into: &Path) {
     let wait = "for try in $(seq 120); do grep -s . /etc/hello && exit 0; sleep 1; done; exit 1";
     let seen = machine.ssh("ui", wait);
     assert_eq!((seen.code, seen.stdout.as_str()), (0, "good morning\n"), "{seen:?}");
-}
-
-/// Under UEFI, with a clock that has lost the time and no cable in the NIC until the node is installed.
-#[test]
-fn the_same_image_starts_under_uefi_in_a_poor_world() {
-    if !has(&["qemu-system-x86_64", "ssh", "setpriv"]) {
-        return;
-    }
-    let temp = temp();
-    let (site, dir) = (site("minimal", temp.path()), temp.path().join("trial"));
-    let mut machine = trial(&site, &dir, &["--firmware", "uefi", "--clock", "2001-01-01T00:00:00"]);
-    machine.wait_for("boot/firmware: starting done", BOOT);
-    set_link(&dir, false);
-    machine.wait_for(if is_full() { "node/node1: installing done" } else { "server: server done" }, BOOT);
-    set_link(&dir, true);
-    // Xen has the firmware; whether it hands that on to the host's kernel is its own affair.
-    let host = machine.ssh("minimal", "(xl dmesg; ls -d /sys/firmware/efi) | grep -qi efi && date -u +%Y");
-    assert_eq!(host.stdout, "2026\n", "{host:?}");
-    machine.kill();
-}
-
-/// Plugs the emulated NIC's cable in or out, through QEMU's monitor.
-fn set_link(dir: &Path, up: bool) {
-    let mut monitor = UnixStream::connect(dir.join("qmp.sock")).expect("QEMU listens");
-    monitor.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
-    let words = format!(
-        "{{\"execute\":\"qmp_capabilities\"}}\n\
-         {{\"execute\":\"set_link\",\"arguments\":{{\"name\":\"net\",\"up\":{up}}}}}\n"
-    );
-    monitor.write_all(words.as_bytes()).expect("QEMU takes it");
-    let lines = BufReader::new(monitor).lines().map(|line| line.expect("QEMU answers"));
-    let answers: Vec<String> = lines.filter(|line| !line.contains("\"event\"")).take(3).collect();
-    assert!(answers[1..].iter().all(|line| line.starts_with("{\"return\"")), "{answers:?}");
 }

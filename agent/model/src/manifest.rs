@@ -83,6 +83,18 @@ pub struct ImagePart {
     pub sha256: Option<Digest>,
 }
 
+/// The image file. Other sites may be put into it later, which ends its digest: those of its partitions last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFile {
+    /// Its name, beside the manifest.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Digest of the contents, as long as they are what was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+}
+
 /// `manifest.json`: what an image holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -98,7 +110,7 @@ pub struct ImageManifest {
     /// Seconds since 1970 that every file in the image is dated.
     pub epoch: u64,
     /// The image file.
-    pub image: FileRef,
+    pub image: ImageFile,
     /// The same, compressed, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compressed: Option<FileRef>,

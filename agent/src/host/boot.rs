@@ -22,6 +22,7 @@ use super::import::{self, SiteFiles};
 use super::journal::LateJournal;
 use super::plan::{self, Plan};
 use super::real::{self, RealHost};
+use super::report::Told;
 use super::run::{Act as _, Report, run};
 use super::teller::Teller;
 use super::{command, etc, links, mounts, survey, tree};
@@ -190,16 +191,13 @@ impl Start {
         Ok(())
     }
 
-    /// Writes what happened to the stick. That it cannot is no reason to stop, or to say anything else.
-    fn report(&mut self, disk: &DiskFact, text: &str) {
+    /// Writes what happened to the site partition. That it cannot is no reason to stop, or to say anything else.
+    fn report(&mut self, disk: &DiskFact, summary: &str) {
         let Some(part) = disk.part("gh-site") else { return };
-        let source = format!("/dev/{}", disk.part_device(part.number));
-        let at = Path::new(SITE);
-        let written =
-            mounts::mount_once("vfat", &source, at, MsFlags::empty(), "utf8,flush").and_then(|()| {
-                write_whole(&at.join("report/first-boot.txt"), text.replace('\n', "\r\n").as_bytes(), 0o644)
-            });
-        if let Err(fault) = written.and(mounts::unmount(at)) {
+        let device = format!("/dev/{}", disk.part_device(part.number));
+        let (site, events) = (&self.teller.host, &self.teller.told);
+        let told = Told { site, summary, facts: &self.facts, events };
+        if let Err(fault) = told.leave_on(&device) {
             self.teller.say("writing the report", State::Failed, &fault.to_string());
         }
     }
@@ -231,7 +229,8 @@ fn site_partition(disk: &DiskFact) -> Result<Option<SiteFiles>, Fault> {
     read.map(Some)
 }
 
-fn outcomes(report: &Report) -> String {
+/// What came of each action, a line each.
+pub fn outcomes(report: &Report) -> String {
     report.0.iter().map(|(key, outcome)| format!("{key}: {outcome:?}\n").to_lowercase()).collect()
 }
 

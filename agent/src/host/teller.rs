@@ -19,6 +19,8 @@ pub struct Teller {
     /// The host's name, once the site has told it.
     pub host: String,
     phase: &'static str,
+    /// What was told so far, for the report.
+    pub told: Vec<Event>,
     consoles: Vec<File>,
     port: Option<File>,
 }
@@ -28,7 +30,13 @@ impl Teller {
     pub fn new(phase: &'static str) -> Self {
         let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
         let consoles = active.split_whitespace().filter_map(|name| open(&Path::new("/dev").join(name)));
-        Self { host: String::new(), phase, consoles: consoles.collect(), port: open(Path::new(EVENT_PORT)) }
+        Self {
+            host: String::new(),
+            phase,
+            told: Vec::new(),
+            consoles: consoles.collect(),
+            port: open(Path::new(EVENT_PORT)),
+        }
     }
 
     /// Tells an event of the start itself.
@@ -45,6 +53,7 @@ impl Teller {
         if let Some(port) = &mut self.port {
             let _ = writeln!(port, "{}", event.to_line());
         }
+        self.told.push(event);
     }
 
     /// Writes a text to every console.

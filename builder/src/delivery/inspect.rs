@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use gatehouse_lcfg::{Sources, publish};
 use gatehouse_model::{
-    Digest, Doing as _, Fault, FileRef, ImageManifest, ImagePart, Lock, PackageSet, SET_HOST, Site,
+    Digest, Doing as _, Fault, FileRef, ImageFile, ImageManifest, ImagePart, Lock, PackageSet, SET_HOST, Site,
 };
 use serde::Serialize;
 
 use super::Delivery;
 use crate::cli;
-use crate::image::{Content, LOCK, MANIFEST, SECTOR, site_of};
+use crate::image::{Content, LOCK, MANIFEST, SECTOR, site_of, site_part};
 
 /// Everything that an image says of itself.
 #[derive(Debug, Serialize)]
@@ -37,7 +37,7 @@ struct Made {
     lock: Digest,
     kernel: String,
     pool: PoolLine,
-    deliverables: Vec<FileRef>,
+    deliverables: Vec<ImageFile>,
 }
 
 /// One exact package list of nodes.
@@ -121,7 +121,9 @@ fn text_of(files: &[Content], name: &str) -> Option<String> {
 /// The sites in the partition: one at its top, or several in directories.
 fn sites(files: &[Content]) -> Result<Vec<(String, Site)>, Fault> {
     let dirs = files.iter().filter_map(|(path, _)| path.strip_suffix("site.toml"));
-    dirs.filter(|dir| dir.is_empty() || dir.matches('/').count() == 1 && dir.ends_with('/'))
+    let one =
+        |dir: &str| dir.strip_prefix(site_part::SITES).is_some_and(|rest| rest.matches('/').count() == 1);
+    dirs.filter(|dir| dir.is_empty() || one(dir))
         .map(|dir| {
             let text = text_of(files, &format!("{dir}site.toml")).unwrap_or_default();
             let site = Site::parse(&text).map_err(Fault::of_problems);
@@ -151,13 +153,16 @@ fn xen(host: &PackageSet) -> Option<String> {
 
 fn made(manifest: &ImageManifest) -> Made {
     let pool = &manifest.depot.pool.packages;
+    let file =
+        |file: &FileRef| ImageFile { path: file.path.clone(), size: file.size, sha256: Some(file.sha256) };
+    let compressed = manifest.compressed.as_ref().map(file);
     Made {
         builder: manifest.builder.clone(),
         epoch: manifest.epoch,
         lock: manifest.lock,
         kernel: manifest.kernel.clone(),
         pool: PoolLine { packages: pool.len(), bytes: pool.values().map(|file| file.size).sum() },
-        deliverables: std::iter::once(&manifest.image).chain(&manifest.compressed).cloned().collect(),
+        deliverables: std::iter::once(manifest.image.clone()).chain(compressed).collect(),
     }
 }
 
@@ -241,7 +246,8 @@ fn text(seen: &Inspection) -> String {
     if let Some(made) = &seen.made {
         let _ = writeln!(out, "\ndelivered");
         for file in &made.deliverables {
-            let _ = writeln!(out, "  {:18} {:>12}  {}", file.path, mb(file.size), file.sha256);
+            let digest = file.sha256.map_or("its sites were changed".to_owned(), |digest| digest.to_string());
+            let _ = writeln!(out, "  {:18} {:>12}  {digest}", file.path, mb(file.size));
         }
     }
     out

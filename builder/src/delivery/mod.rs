@@ -1,7 +1,10 @@
-//! What a build delivered, read again: `gatehouse inspect` and `gatehouse verify`.
+//! What a build delivered: looked at (`inspect`, `verify`), changed (`customize`), and put onto sticks (`write`).
 
+pub mod customize;
+mod device;
 pub mod inspect;
 pub mod verify;
+pub mod write;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -39,6 +42,13 @@ impl Delivery {
         // A manifest tells of the image of its own name only, not of another that lies beside it.
         let manifest = manifest.filter(|manifest| image.file_name() == Some(manifest.image.path.as_ref()));
         Ok(Self { dir, image, manifest })
+    }
+
+    /// The time that files in the image are dated, in seconds since 1970; 1980, the first that a FAT knows, where no
+    /// manifest tells.
+    pub fn epoch(&self) -> u64 {
+        const FIRST_OF_FAT: u64 = 315_532_800;
+        self.manifest.as_ref().map_or(FIRST_OF_FAT, |manifest| manifest.epoch)
     }
 
     /// The image's partition table.

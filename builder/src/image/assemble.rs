@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use gatehouse_disk::{FatSpec, Window, embed_grub, write_fat, write_table};
-use gatehouse_model::{Contents, Digest, Doing as _, Fault, FileRef, Hasher, ImagePart};
+use gatehouse_model::{Contents, Digest, Doing as _, Fault, Hasher, ImageFile, ImagePart};
 
 use super::layout::{BIOS, DEPOT, ESP, Layout, ROOT, SITE};
 use super::parts::Parts;
@@ -83,7 +83,7 @@ fn copy(mut from: impl Read, to: &mut (impl Write + Seek), bar: &term::Bar) -> i
 ///
 /// # Errors
 /// The image cannot be read.
-pub fn digests(path: &Path, layout: &Layout) -> Result<(FileRef, Vec<ImagePart>), Fault> {
+pub fn digests(path: &Path, layout: &Layout) -> Result<(ImageFile, Vec<ImagePart>), Fault> {
     let bar = term::bar(format!("taking digests of {IMAGE}"), term::Unit::Time, 0);
     let doing = || format!("reading {}", path.display());
     let (whole, parts) = std::thread::scope(|scope| {
@@ -107,7 +107,7 @@ pub fn digests(path: &Path, layout: &Layout) -> Result<(FileRef, Vec<ImagePart>)
     let (sha256, size) = whole.map_err(|_| Fault::new("the digest's thread ended early"))?.doing(doing)?;
     let parts = parts.doing(doing)?;
     bar.finish();
-    Ok((FileRef { path: IMAGE.to_owned(), size, sha256 }, parts))
+    Ok((ImageFile { path: IMAGE.to_owned(), size, sha256: Some(sha256) }, parts))
 }
 
 /// The digest of a partition's bytes.

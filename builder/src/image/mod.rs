@@ -2,6 +2,7 @@
 //! no mount, no root: everything is bytes at positions of a sparse file.
 
 mod assemble;
+mod bmap;
 mod boot;
 mod compress;
 mod console;
@@ -13,7 +14,8 @@ mod kvm;
 mod layout;
 mod machine;
 mod parts;
-mod site_part;
+pub mod site_part;
+pub mod used;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -22,7 +24,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use gatehouse_disk::{CheckedTable, FatLimits, Window, read_fat, read_table};
-use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageManifest, ImagePart};
+use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageFile, ImageManifest, ImagePart};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::cache::{Cache, digest_file, settle};
@@ -35,6 +37,7 @@ use parts::Parts;
 pub use assemble::digest_of;
 pub use compress::digest_inside;
 
+pub use layout::SITE;
 pub use machine::{Hardware, try_image};
 pub use site_part::{Content, LOCK};
 
@@ -46,6 +49,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const IMAGE: &str = "gatehouse.img";
 /// The image, compressed.
 pub const COMPRESSED: &str = "gatehouse.img.zst";
+/// Which blocks of the image count, for bmaptool.
+pub const BMAP: &str = "gatehouse.img.bmap";
 /// What is in the image, with digests.
 pub const MANIFEST: &str = "manifest.json";
 /// The digests of all files of a build, as sha256sum reads them.
@@ -123,10 +128,16 @@ fn finished(out: &Path, parts: &Parts, site: &[site_part::Content]) -> Result<Op
     let manifest = fs::read(out.join(MANIFEST)).ok();
     let manifest = manifest.and_then(|bytes| serde_json::from_slice::<ImageManifest>(&bytes).ok());
     let Some(manifest) = manifest.filter(|manifest| manifest.inputs == parts.inputs) else { return Ok(None) };
-    if !out.join(SUMS).is_file() || !site_of(&out.join(IMAGE)).is_ok_and(|there| there == site) {
+    if !out.join(SUMS).is_file()
+        || !out.join(BMAP).is_file()
+        || !site_of(&out.join(IMAGE)).is_ok_and(|there| there == site)
+    {
         return Ok(None);
     }
-    Ok(is_there(out, Some(&manifest.image))?.then_some(manifest))
+    // One whose sites were changed has no digest: it is made anew.
+    let ImageFile { path, size, sha256 } = manifest.image.clone();
+    let image = sha256.map(|sha256| FileRef { path, size, sha256 });
+    Ok(is_there(out, image.as_ref())?.then_some(manifest))
 }
 
 /// Whether a directory has just this file.
@@ -166,7 +177,7 @@ fn write(
     parts: &Parts,
     site: Vec<site_part::Content>,
     cache: &Cache,
-) -> Result<(FileRef, Vec<ImagePart>), Fault> {
+) -> Result<(ImageFile, Vec<ImagePart>), Fault> {
     let layout = Layout::of(parts)?;
     let contents = contents::of(parts, &layout, cache)?;
     let partial = Fleeting::new(out.join(format!("{IMAGE}.partial")));
@@ -174,16 +185,17 @@ fn write(
     assemble::write(partial.path(), parts, &layout, &contents, site).doing(doing)?;
     let digests = assemble::digests(partial.path(), &layout)?;
     // What is there of an older build must not be taken for this one's if the power fails between two names.
-    for name in [MANIFEST, SUMS, COMPRESSED] {
+    for name in [MANIFEST, SUMS, COMPRESSED, BMAP] {
         remove(out, name)?;
     }
+    put(out, BMAP, &bmap::of(partial.path(), &[])?)?;
     settle(partial.path(), &out.join(IMAGE))?;
     Ok(digests)
 }
 
 fn manifest(
     parts: &Parts,
-    (image, partitions): (FileRef, Vec<ImagePart>),
+    (image, partitions): (ImageFile, Vec<ImagePart>),
     compressed: Option<FileRef>,
 ) -> ImageManifest {
     ImageManifest {
@@ -207,13 +219,34 @@ fn describe(out: &Path, manifest: &ImageManifest) -> Result<(), Fault> {
         remove(out, COMPRESSED)?;
     }
     let json = serde_json::to_string_pretty(manifest).doing(|| "writing the manifest")? + "\n";
+    let bmap = fs::read(out.join(BMAP)).doing(|| format!("reading {BMAP}"))?;
     let mut sums = String::new();
-    for file in [Some(&manifest.image), manifest.compressed.as_ref()].into_iter().flatten() {
-        let _ = writeln!(sums, "{}  {}", file.sha256, file.path);
+    let image = manifest.image.sha256.map(|sha256| (sha256, manifest.image.path.as_str()));
+    let compressed = manifest.compressed.as_ref().map(|file| (file.sha256, file.path.as_str()));
+    let told = [(Digest::of(&bmap), BMAP), (Digest::of(json.as_bytes()), MANIFEST)];
+    for (sha256, path) in image.into_iter().chain(compressed).chain(told) {
+        let _ = writeln!(sums, "{sha256}  {path}");
     }
-    let _ = writeln!(sums, "{}  {MANIFEST}", Digest::of(json.as_bytes()));
     put(out, SUMS, &sums)?;
     put(out, MANIFEST, &json)
+}
+
+/// Writes what tells of an image whose site partition was changed: it has no digest any more, and is not the one that
+/// was compressed. An image without a manifest is told of by nothing.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn describe_anew(dir: &Path, image: &Path, manifest: Option<&ImageManifest>) -> Result<(), Fault> {
+    let Some(manifest) = manifest else { return Ok(()) };
+    let path = dir.join(BMAP);
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    put(dir, BMAP, &bmap::of(image, &bmap::lasting(&old, image)?)?)?;
+    if manifest.compressed.is_some() {
+        term::say(&format!("removing {COMPRESSED}, which holds the sites from before"));
+    }
+    let mut manifest = manifest.clone();
+    (manifest.image.sha256, manifest.compressed) = (None, None);
+    describe(dir, &manifest)
 }
 
 fn remove(out: &Path, name: &str) -> Result<(), Fault> {

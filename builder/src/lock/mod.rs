@@ -15,6 +15,7 @@ use crate::site_dir::SiteDir;
 use crate::{parallel, term};
 
 pub use archive::Archives;
+pub use wishes::of_host;
 
 /// What is asked of the solver: names of sets with their wishes.
 type Request = BTreeMap<String, Vec<String>>;

@@ -27,6 +27,7 @@ use super::claim::{Claim, ClaimKind};
 use super::facts::Facts;
 use super::import::SiteFiles;
 use super::journal::LateJournal;
+use super::report::Told;
 use super::run::{Act as _, Report, run};
 use super::target::target;
 use super::teller::Teller;
@@ -37,6 +38,8 @@ use medium::{Medium, Stick};
 use plan::BringPlan;
 use step::Step;
 
+/// What is said above the fault that ends an install.
+const NOT_INSTALLED: &str = "this machine is not installed";
 /// How long the disk that the machine was started from may take to show: USB needs some seconds.
 const MEDIUM: Duration = Duration::from_secs(60);
 /// Disks that show later than the medium: a controller with many of them takes its time.
@@ -50,9 +53,21 @@ const NO_JOURNAL: &str = "/run/gatehouse/no-state/journal.jsonl";
 /// The machine cannot be reset.
 pub fn run_bring() -> Result<(), Fault> {
     let teller = RefCell::new(Teller::new(Step::PHASE));
-    if let Err(fault) = install(&teller) {
+    let (args, facts) = match command::kernel_args() {
+        Ok(args) => {
+            let facts = await_disks(&args);
+            (args, facts)
+        }
+        Err(fault) => boot::wait(&mut teller.borrow_mut(), NOT_INSTALLED, &fault),
+    };
+    let result = install(&teller, &args, facts.clone());
+    if let Err(fault) = &result {
         teller.borrow_mut().say("installing", State::Failed, &fault.to_string());
-        boot::wait(&mut teller.borrow_mut(), "this machine is not installed", &fault);
+    }
+    let summary = result.as_ref().map_or_else(Fault::render, Clone::clone);
+    report(&mut teller.borrow_mut(), &facts, &summary);
+    if let Err(fault) = &result {
+        boot::wait(&mut teller.borrow_mut(), NOT_INSTALLED, fault);
     }
     nix::unistd::sync();
     teller.borrow_mut().say("restarting", State::Succeeded, "");
@@ -61,31 +76,41 @@ pub fn run_bring() -> Result<(), Fault> {
     reboot(RebootMode::RB_AUTOBOOT).doing(|| "restarting").map(|_| ())
 }
 
-fn install(teller: &RefCell<Teller>) -> Result<(), Fault> {
-    let args = command::kernel_args()?;
-    let mut facts = await_disks(&args);
-    let medium = open_medium(&args, &facts)?;
+/// Leaves what happened on the medium, if it is one that can be written. That it cannot is no reason to stop.
+fn report(teller: &mut Teller, facts: &Facts, summary: &str) {
+    let Some((disk, part)) = facts.booted_from().and_then(|disk| Some((disk, disk.part(plan::SITE)?))) else {
+        return;
+    };
+    let told = Told { site: &teller.host, summary, facts, events: &teller.told };
+    if let Err(fault) = told.leave_on(&format!("/dev/{}", disk.part_device(part.number))) {
+        teller.say("writing the report", State::Failed, &fault.to_string());
+    }
+}
+
+/// Says what was done, for the report.
+fn install(teller: &RefCell<Teller>, args: &KernelArgs, mut facts: Facts) -> Result<String, Fault> {
+    let medium = open_medium(args, &facts)?;
     let (contents, digest) = medium::contents(&*medium)?;
-    let (site, files) = choose_site(&*medium, &facts, &args)?;
+    let (site, files) = choose_site(&*medium, &facts, args)?;
     teller.borrow_mut().host = site.name.to_string();
     boot::set_clock(site.epoch)?;
-    by_rule(&site, &args)?;
+    by_rule(&site, args)?;
     if site.network.nic.link.is_some() {
-        links::await_carriers(&mut facts, &args, None);
+        links::await_carriers(&mut facts, args, None);
     }
     choose::nic(&site.network.nic, &facts)?;
     first_boot::check_memory(&site, &facts)?;
-    let target = target(&site, &facts, &args)?;
+    let target = target(&site, &facts, args)?;
     let disk = facts.disk(&target.disk).ok_or_else(|| Fault::new(format!("{} is gone", target.disk)))?;
     let plan = plan::plan(&site, disk, &target, &contents, digest)?;
-    teller
-        .borrow_mut()
-        .show(&format!("gatehouse: installing site {} to {disk}\n{target}\n{plan}", site.name));
+    let summary = format!("installing site {} to {disk}\n{target}\n{plan}", site.name);
+    teller.borrow_mut().show(&format!("gatehouse: {summary}"));
     let was = was(&plan).map(str::to_owned);
     let filesystems = Fats::new(medium.list(), &site, &files, was.as_deref());
     let progress = Box::new(|event| teller.borrow_mut().tell(event));
     let mut new = NewDisk::open(&plan, &*medium, &contents, filesystems, progress)?;
-    carry_out(&plan, &mut new, &facts, teller).map(|_| ())
+    let done = carry_out(&plan, &mut new, &facts, teller)?;
+    Ok(format!("{summary}\n{}", boot::outcomes(&done)))
 }
 
 fn carry_out(
