@@ -1,5 +1,6 @@
 //! The command line: structures only, and the one match from command to function.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
@@ -9,7 +10,7 @@ use gatehouse_model::site::VmmKind;
 use crate::delivery::{customize, inspect, verify, write};
 use crate::image::Format;
 use crate::term::{self, Progress};
-use crate::{commands, interrupt, plan, root, trial};
+use crate::{commands, interrupt, plan, root, serve, trial};
 
 /// Makes one bootable image from one site directory; the machine that boots it installs a whole site.
 #[derive(Debug, Parser)]
@@ -57,6 +58,8 @@ enum Command {
     Customize(Customize),
     /// Write an image to a USB stick: only what counts, read back
     Write(Write),
+    /// Serve a built image to the machines of a LAN that start from the network
+    Serve(Serve),
     /// Build if needed, boot it with fresh disks, show progress until every node is up
     Try(Try),
     /// Print the JSON Schema of site.toml
@@ -186,6 +189,22 @@ pub struct Write {
     pub fixed: bool,
 }
 
+/// `gatehouse serve`.
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// The directory of a build with `--format pxe`
+    pub out: PathBuf,
+    /// The network interface that is served [default: the only one with an address]
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// The port of the HTTP server
+    #[arg(long, default_value_t = 8000, value_name = "PORT")]
+    pub http_port: u16,
+    /// Give addresses too, from the first to the last; else another DHCP server of the LAN does that
+    #[arg(long, num_args = 2, value_names = ["FIRST", "LAST"])]
+    pub range: Option<Vec<Ipv4Addr>>,
+}
+
 /// Under which virtual machine monitor to try a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TryVmm {
@@ -283,6 +302,7 @@ pub fn main() -> Result<(), Fault> {
         Command::Verify(args) => verify::run(args),
         Command::Customize(args) => customize::run(args),
         Command::Write(args) => write::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Try(args) => trial::run(&cli.global, args),
         Command::Schema { lcfg: true } => {
             print!("{}", gatehouse_lcfg::reference());

@@ -14,6 +14,7 @@ mod plan;
 mod pool;
 mod remembered;
 mod root;
+mod serve;
 mod share;
 mod site_dir;
 mod term;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use gatehouse_disk::Part;
-use gatehouse_model::site::VmmKind;
+use gatehouse_model::site::{InstallTo, VmmKind};
 use gatehouse_model::{Doing as _, Exit, Fault, ImagePart, Site};
 use serde_json::{Value, json};
 
@@ -15,9 +15,7 @@ use crate::share::Share;
 use crate::{cli, commands, image};
 
 /// What a first boot is told by its boot loader.
-const FIRST_BOOT: &str = "root=PARTUUID=image-4 gatehouse.slot=a";
-/// What a trial's is told besides, where the site does not say.
-const TO_SELF: &str = " gatehouse.install-to=self";
+const FIRST_BOOT: &str = "root=PARTUUID=image-4 gatehouse.slot=a gatehouse.install-to=self";
 
 /// `gatehouse plan`.
 ///
@@ -25,15 +23,20 @@ const TO_SELF: &str = " gatehouse.install-to=self";
 /// Whatever building the image's parts ends with; the machine would be refused (exit 3).
 pub fn run(global: &cli::Global, args: &cli::Plan) -> Result<(), Fault> {
     let prepared = commands::prepare(global, &args.site)?;
-    let layout = image::layout_of(&prepared)?;
+    let (layout, contents) = image::contents_of(&prepared)?;
+    // As a trial means its own disk and a stick the rule's, where the site does not say.
+    let recorded = args.facts.is_some();
+    let default = if recorded { InstallTo::Rule } else { InstallTo::SelfDisk };
+    let by_rule = prepared.site.install.to.unwrap_or(default) == InstallTo::Rule;
+    let on_it = if by_rule { &[] } else { layout.parts() };
     let invented = match &args.facts {
         Some(_) => None,
-        None => Some(invented(&prepared.site, layout.parts(), layout.disk_bytes(), &prepared.cache)?),
+        None => Some(invented(&prepared.site, on_it, layout.disk_bytes(), &prepared.cache)?),
     };
     let facts = args.facts.as_deref().or(invented.as_ref().map(Fleeting::path)).unwrap_or(Path::new(""));
-    let to_self = invented.is_some() && prepared.site.install.to.is_none();
-    let cmdline = format!("{FIRST_BOOT}{}", if to_self { TO_SELF } else { "" });
-    let plan = ask(&prepared.share, &args.site, facts, &cmdline, args.json)?;
+    let list = Fleeting::new(prepared.cache.scratch("plan")?.join("contents.json"));
+    std::fs::write(list.path(), contents).doing(|| "writing what the image installs")?;
+    let plan = ask(&prepared.share, &args.site, facts, by_rule.then_some(list.path()), args.json)?;
     let parts: Vec<ImagePart> = layout.parts().iter().map(image_part).collect();
     if args.json {
         let plan: Value = serde_json::from_str(&plan).doing(|| "reading the agent's plan")?;
@@ -48,7 +51,7 @@ pub fn run(global: &cli::Global, args: &cli::Plan) -> Result<(), Fault> {
     }
     let machine =
         if args.facts.is_some() { "the recorded machine" } else { "a machine that is large enough" };
-    println!("first boot on {machine}; ! erases what was there");
+    println!("{} on {machine}; ! erases what was there", if by_rule { "install" } else { "first boot" });
     print!("{plan}");
     Ok(())
 }
@@ -69,7 +72,8 @@ fn invented(site: &Site, parts: &[Part], bytes: u64, cache: &Cache) -> Result<Fl
     });
     let disk = json!({
         "name": "vda", "bytes": hardware.disk, "sector-size": image::SECTOR, "serial": "TRIAL", "bus": "virtio",
-        "paths": [], "partitions": partitions.collect::<Vec<_>>(), "holds": ["partition table"],
+        "paths": [], "partitions": partitions.collect::<Vec<_>>(),
+        "holds": if parts.is_empty() { json!([]) } else { json!(["partition table"]) },
     });
     let link = json!({
         "name": "eth0", "mac": hardware.mac, "driver": "virtio_net", "carrier": true, "speed": null, "path": null,
@@ -82,7 +86,7 @@ fn invented(site: &Site, parts: &[Part], bytes: u64, cache: &Cache) -> Result<Fl
     let facts = json!({
         "disks": [disk], "links": [link], "memory": hardware.memory, "cpus": hardware.processors,
         "firmware": "bios", "hypervisor": hypervisor, "virtualisation": virtualisation,
-        "boot-disk": "vda", "boot-id": "plan",
+        "boot-disk": if parts.is_empty() { Value::Null } else { json!("vda") }, "boot-id": "plan",
     });
     let file = Fleeting::new(cache.scratch("facts")?.join("facts.json"));
     std::fs::write(file.path(), facts.to_string()).doing(|| "writing the machine's facts")?;
@@ -90,9 +94,18 @@ fn invented(site: &Site, parts: &[Part], bytes: u64, cache: &Cache) -> Result<Fl
 }
 
 /// What the agent plans for a machine, as it prints it.
-fn ask(share: &Share, site: &Path, facts: &Path, cmdline: &str, json: bool) -> Result<String, Fault> {
+fn ask(
+    share: &Share,
+    site: &Path,
+    facts: &Path,
+    contents: Option<&Path>,
+    json: bool,
+) -> Result<String, Fault> {
     let mut command = Command::new(share.agent()?);
-    command.arg("plan").arg("--site").arg(site).arg("--facts").arg(facts).args(["--cmdline", cmdline]);
+    command.arg("plan").arg("--site").arg(site).arg("--facts").arg(facts).args(["--cmdline", FIRST_BOOT]);
+    if let Some(contents) = contents {
+        command.arg("--contents").arg(contents);
+    }
     if json {
         command.arg("--json");
     }

@@ -167,9 +167,8 @@ fn it_takes_other_sites(first: &Path, out: &Path, temp: &Path) {
     let copied = run(Command::new("bmaptool").args(["copy", "--bmap"]).arg(mapped).arg(&image).arg(&stick));
     assert_eq!(copied.code, 0, "{copied:?}");
 
-    let other = temp.join("south/lcfg/source/node1");
-    fs::write(&other, fs::read_to_string(&other).expect("read") + "\nprofile.packages hello\n")
-        .expect("written");
+    let other = temp.join("south/lcfg/packages/minimal.pkgs");
+    fs::write(&other, fs::read_to_string(&other).expect("read") + "hello=*\n").expect("written");
     let before = fs::read(&image).expect("read");
     let refused = run_gatehouse(&["customize", &out_text, &north, &south, &north]);
     assert_eq!(refused.code, 2, "{refused:?}");

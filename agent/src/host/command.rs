@@ -1,15 +1,19 @@
 //! `gatehouse-agent survey` and `plan`: look, decide, print; nothing is touched.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use gatehouse_model::{Doing as _, Fault, Site};
+use gatehouse_model::{Contents, Digest, Doing as _, Fault, Site};
+use serde::Serialize;
 
 use super::args::KernelArgs;
+use super::bring::plan::BringPlan;
 use super::facts::{Facts, round};
-use super::plan::plan;
-use super::survey;
+use super::plan::{check_memory, plan};
+use super::target::{Target, target};
+use super::{bring, choose, survey};
 use crate::paths::Paths;
 
 /// `gatehouse-agent survey`.
@@ -29,6 +33,9 @@ pub struct PlanOptions {
     /// Recorded facts (`survey --json`); else those of this machine
     #[arg(long)]
     facts: Option<PathBuf>,
+    /// What a medium installs (`slot-a/contents.json` on it): plan an install from that
+    #[arg(long)]
+    contents: Option<PathBuf>,
     /// The kernel's command line; else this machine's
     #[arg(long)]
     cmdline: Option<String>,
@@ -65,6 +72,7 @@ fn describe(facts: &Facts) -> String {
     lines.extend(facts.links.iter().map(|link| format!("nic  {link}")));
     let memory = facts.memory.map_or("not known".to_owned(), round);
     lines.push(format!("memory {memory}, {} processors", facts.cpus));
+    lines.push(format!("serial number {}", facts.dmi.serial.as_deref().unwrap_or("none")));
     lines.push(format!("booted from {}", facts.boot_disk.as_deref().unwrap_or("no disk of these")));
     lines.join("\n") + "\n"
 }
@@ -83,13 +91,47 @@ pub fn run_plan(options: &PlanOptions) -> Result<(), Fault> {
         Some(path) => read_facts(path)?,
         None => survey::of_this_machine(&args),
     };
-    let plan = plan(&read_site(&dir)?, &facts, &args)?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&plan).doing(|| "writing the plan")?);
+    let site = read_site(&dir)?;
+    match &options.contents {
+        Some(contents) => print(options.json, &Install::of(&site, &facts, &args, contents)?),
+        None => print(options.json, &plan(&site, &facts, &args)?),
+    }
+}
+
+fn print(json: bool, plan: &(impl Serialize + Display)) -> Result<(), Fault> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(plan).doing(|| "writing the plan")?);
     } else {
         print!("{plan}");
     }
     Ok(())
+}
+
+/// What an installer would do.
+#[derive(Debug, Serialize)]
+struct Install {
+    target: Target,
+    plan: BringPlan,
+}
+
+impl Install {
+    fn of(site: &Site, facts: &Facts, args: &KernelArgs, contents: &Path) -> Result<Self, Fault> {
+        let doing = || format!("reading {}", contents.display());
+        let list = fs::read(contents).doing(doing)?;
+        let contents: Contents = serde_json::from_slice(&list).doing(doing)?;
+        choose::nic(&site.network.nic, facts)?;
+        check_memory(site, facts)?;
+        let target = target(site, facts, args)?;
+        let disk = facts.disk(&target.disk).cloned().unwrap_or_default();
+        let plan = bring::plan::plan(site, &disk, &target, &contents, Digest::of(&list))?;
+        Ok(Self { target, plan })
+    }
+}
+
+impl Display for Install {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\n{}", self.target, self.plan)
+    }
 }
 
 fn read_facts(path: &Path) -> Result<Facts, Fault> {

@@ -1,6 +1,6 @@
 //! What will be done to a machine, decided from its site, its facts and the kernel's command line. Pure.
 
-use gatehouse_model::site::{DiskRole, InstallTo, VmmKind};
+use gatehouse_model::site::{InstallTo, VmmKind};
 use gatehouse_model::{Refusal, Site, Size};
 use serde::{Deserialize, Serialize};
 
@@ -97,33 +97,22 @@ pub fn boot_disk<'a>(facts: &'a Facts, args: &KernelArgs) -> Result<&'a DiskFact
     Ok(disk)
 }
 
-/// Only the disk booted from is installed to by this version; the rule's disk is named all the same.
+/// A system starts on the disk that it is to live on; whoever means another disk starts the installer.
 fn check_destination(site: &Site, facts: &Facts, args: &KernelArgs) -> Result<(), Refusal> {
+    let seen = list(&facts.disks);
     match args.install_to.or(site.install.to) {
         Some(InstallTo::SelfDisk) => Ok(()),
-        None => {
-            let seen = list(&facts.disks);
-            Err(Refusal::new(
-                format!(
-                    "neither site.toml nor the kernel's command line says where to install to; seen:{seen}"
-                ),
-                "write to = \"self\" under [install] in site.toml, or start with gatehouse.install-to=self; \
-                 it is the disk booted from then, and no other is touched",
-            ))
-        }
-        Some(InstallTo::Rule) => {
-            let mut named = Vec::new();
-            for rule in site.disks.iter().filter(|rule| rule.roles.contains(&DiskRole::System)) {
-                named.extend(choose::disks(rule, facts)?);
-            }
-            let named = list(named);
-            Err(Refusal::new(
-                format!(
-                    "this version installs only to the disk it was booted from, not to the rule's:{named}"
-                ),
-                "write the image to that disk, start from it, and say to = \"self\" under [install]",
-            ))
-        }
+        None => Err(Refusal::new(
+            format!("neither site.toml nor the kernel's command line says where to install to; seen:{seen}"),
+            "write to = \"self\" under [install] in site.toml, or start with gatehouse.install-to=self; \
+             it is the disk booted from then, and no other is touched",
+        )),
+        Some(InstallTo::Rule) => Err(Refusal::new(
+            format!(
+                "the rule's disk is meant, and this is the start of a system on its own disk; seen:{seen}"
+            ),
+            "start the installer, which is an entry of the medium's menu; or start with gatehouse.install-to=self",
+        )),
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::mpsc::Sender;
 
 use gatehouse_model::{Event, State};
 
@@ -21,6 +22,8 @@ pub struct Teller {
     phase: &'static str,
     /// What was told so far, for the report.
     pub told: Vec<Event>,
+    /// Who else hears of events.
+    pub also: Option<Sender<Event>>,
     consoles: Vec<File>,
     port: Option<File>,
 }
@@ -34,6 +37,7 @@ impl Teller {
             host: String::new(),
             phase,
             told: Vec::new(),
+            also: None,
             consoles: consoles.collect(),
             port: open(Path::new(EVENT_PORT)),
         }
@@ -52,6 +56,10 @@ impl Teller {
         self.show(&line(&event));
         if let Some(port) = &mut self.port {
             let _ = writeln!(port, "{}", event.to_line());
+        }
+        if let Some(also) = &self.also {
+            // Who has gone hears nothing.
+            let _ = also.send(event.clone());
         }
         self.told.push(event);
     }

@@ -15,7 +15,7 @@ use crate::tools::Tools;
 pub const MENU: &str = include_str!("grub.cfg");
 
 /// What GRUB needs on any machine to read the menu and all that it names; it has no directory of modules.
-const MODULES: [&str; 19] = [
+const MODULES: [&str; 17] = [
     "part_gpt",
     "fat",
     "normal",
@@ -27,8 +27,6 @@ const MODULES: [&str; 19] = [
     "regexp",
     "linux",
     "multiboot2",
-    "search",
-    "search_fs_file",
     "serial",
     "loadenv",
     "sleep",
@@ -36,6 +34,8 @@ const MODULES: [&str; 19] = [
     "halt",
     "ls",
 ];
+/// What it needs besides to be started from the network and to fetch things there.
+const NETWORK: [&str; 3] = ["http", "net", "tftp"];
 /// The second partition of the disk that GRUB was started from, whatever the firmware calls it.
 const PREFIX: &str = "(,gpt2)/grub";
 
@@ -51,6 +51,10 @@ const BIOS: Platform = Platform { name: "i386-pc", more: &["biosdisk"], prefix: 
 /// The firmware starts it from the menu's own partition, so the prefix names none. The video modules are what lets
 /// Xen have the firmware's screen.
 const UEFI: Platform = Platform { name: "x86_64-efi", more: &["all_video", "efi_gop"], prefix: "/grub" };
+/// The same from the network: the menu lies on the server that they came from.
+const NET_BIOS: Platform = Platform { name: "i386-pc-pxe", more: &["biosdisk", "pxe"], prefix: "/grub" };
+const NET_UEFI: Platform =
+    Platform { name: "x86_64-efi", more: &["all_video", "efi_gop", "efinet"], prefix: "/grub" };
 
 /// GRUB's images.
 #[derive(Debug)]
@@ -61,6 +65,10 @@ pub struct Grub {
     pub core: Vec<u8>,
     /// UEFI: the program `EFI/BOOT/BOOTX64.EFI`.
     pub efi: Vec<u8>,
+    /// BIOS: what PXE loads.
+    pub net_bios: Vec<u8>,
+    /// UEFI: the program that is loaded from the network.
+    pub net_efi: Vec<u8>,
 }
 
 impl Grub {
@@ -72,26 +80,40 @@ impl Grub {
         let read = |path: &Path| fs::read(path).doing(|| format!("reading {}", path.display()));
         Ok(Self {
             boot: read(&BIOS.directory(tools).join("boot.img"))?,
-            core: read(&BIOS.image(tools, packages, cache)?)?,
-            efi: read(&UEFI.image(tools, packages, cache)?)?,
+            core: read(&BIOS.image(tools, packages, cache, &[])?)?,
+            efi: read(&UEFI.image(tools, packages, cache, &[])?)?,
+            net_bios: read(&NET_BIOS.image(tools, packages, cache, &NETWORK)?)?,
+            net_efi: read(&NET_UEFI.image(tools, packages, cache, &NETWORK)?)?,
         })
     }
 
     /// Digest of all that depends on the tools' packages.
     pub fn digest(&self) -> Digest {
-        let parts = [&self.boot, &self.core, &self.efi].map(|bytes| Digest::of(bytes).to_string());
+        let parts = [&self.boot, &self.core, &self.efi, &self.net_bios, &self.net_efi]
+            .map(|bytes| Digest::of(bytes).to_string());
         Digest::of(parts.join(" ").as_bytes())
     }
 }
 
 impl Platform {
     fn directory(&self, tools: &Tools) -> PathBuf {
-        tools.path("usr/lib/grub").join(self.name)
+        tools.path("usr/lib/grub").join(self.modules())
     }
 
-    fn image(&self, tools: &Tools, packages: &Digest, cache: &Cache) -> Result<PathBuf, Fault> {
+    /// Where its modules are: the format for PXE has those of its kind of machine.
+    fn modules(&self) -> &'static str {
+        self.name.strip_suffix("-pxe").unwrap_or(self.name)
+    }
+
+    fn image(
+        &self,
+        tools: &Tools,
+        packages: &Digest,
+        cache: &Cache,
+        also: &[&str],
+    ) -> Result<PathBuf, Fault> {
         let Self { name, more, prefix } = self;
-        let key = format!("grub {RECIPE} {packages} {name} {prefix} {MODULES:?} {more:?}");
+        let key = format!("grub {RECIPE} {packages} {name} {prefix} {MODULES:?} {more:?} {also:?}");
         let done = cache.file(&Digest::of(key.as_bytes()));
         if !done.exists() {
             let scratch = Fleeting::new(cache.scratch("grub")?);
@@ -100,6 +122,7 @@ impl Platform {
             let mut args = vec!["-O", name, "-d", &dir, "-p", prefix, "-o", &to];
             args.extend(MODULES);
             args.extend(*more);
+            args.extend(also);
             tools.run("usr/bin/grub-mkimage", &args).doing(|| format!("making GRUB's image for {name}"))?;
             settle(&made, &done)?;
         }

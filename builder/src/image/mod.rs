@@ -13,6 +13,7 @@ mod grub;
 mod kvm;
 mod layout;
 mod machine;
+pub mod netboot;
 mod parts;
 pub mod site_part;
 pub mod used;
@@ -65,6 +66,8 @@ pub enum Format {
     Img,
     /// gatehouse.img.zst, the same compressed
     Zst,
+    /// pxe/, for machines that start from the network
+    Pxe,
 }
 
 /// Builds the image of a site into a directory; what is there and right already is left alone.
@@ -77,6 +80,10 @@ pub fn build(prepared: &Prepared, out: &Path, formats: &[Format]) -> Result<Imag
     let site = site_part::files(&prepared.dir, &prepared.site, &prepared.lock)?;
     let parts = parts::make(prepared)?;
     let there = finished(out, &parts, &site)?;
+    if formats.contains(&Format::Pxe) {
+        let contents = contents::of(&parts, &Layout::of(&parts)?, &prepared.cache)?;
+        netboot::make(out, &parts, &contents, &site)?;
+    }
     let image = match &there {
         Some(manifest) => (manifest.image.clone(), manifest.partitions.clone()),
         None => write(out, &parts, site, &prepared.cache).map_err(|fault| with_room(fault, out, &parts))?,
@@ -96,12 +103,16 @@ pub fn build(prepared: &Prepared, out: &Path, formats: &[Format]) -> Result<Imag
     Ok(manifest)
 }
 
-/// Where everything lies in the image of a site; its parts are made if they are not in the cache.
+/// Where everything lies in the image of a site, and the list of what it installs; its parts are made if they are not in
+/// the cache.
 ///
 /// # Errors
 /// A root or filesystem cannot be made.
-pub fn layout_of(prepared: &Prepared) -> Result<CheckedTable, Fault> {
-    Ok(Layout::of(&parts::make(prepared)?)?.table)
+pub fn contents_of(prepared: &Prepared) -> Result<(CheckedTable, String), Fault> {
+    let parts = parts::make(prepared)?;
+    let layout = Layout::of(&parts)?;
+    let list = contents::to_json(&contents::of(&parts, &layout, &prepared.cache)?)?;
+    Ok((layout.table, list))
 }
 
 /// Says of a full disk how much room is needed.

@@ -16,6 +16,7 @@ pub const BLOCK: u64 = 4096;
 const SECTORS_PER_CLUSTER: usize = 13;
 const RESERVED_SECTORS: usize = 14;
 const FATS: usize = 16;
+const SECTORS: usize = 32;
 const SECTORS_PER_FAT: usize = 36;
 const BYTES_PER_SECTOR: usize = 11;
 /// The bits of a FAT32's entry that name a cluster.
@@ -91,9 +92,13 @@ fn fat(window: &mut (impl Read + Seek)) -> io::Result<Vec<Range<u64>>> {
     let mut ranges: Vec<Range<u64>> = iter::once(0..data).collect();
     let entries =
         table.chunks_exact(4).map(|entry| u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]));
+    // The table's last sector has entries for clusters that are not there.
+    let end = u64::from(word(SECTORS)) * sector;
     for (number, _) in (0_u64..).zip(entries).skip(2).filter(|(_, entry)| entry & CLUSTER != 0) {
         let at = data + (number - 2) * cluster;
-        ranges.push(at..at + cluster);
+        if at + cluster <= end {
+            ranges.push(at..at + cluster);
+        }
     }
     Ok(joined(ranges))
 }
@@ -124,6 +129,7 @@ mod tests {
         write_fat(&mut disk, &spec, files).expect("made");
         let ranges = fat(&mut disk).expect("read");
         let counted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        assert!(ranges.iter().all(|range| range.end < 32 << 20), "{ranges:?}");
         assert!(ranges[0].start == 0 && (1_000_000..2_000_000).contains(&counted), "{ranges:?}");
         // What does not count may hold anything.
         let mut old = vec![0xa5; 64 << 20];

@@ -11,6 +11,7 @@ mod copy;
 mod disk;
 mod fat;
 mod medium;
+mod net;
 pub mod plan;
 pub mod step;
 
@@ -35,6 +36,7 @@ use super::{boot, choose, command, links, plan as first_boot, sites, survey};
 use disk::NewDisk;
 use fat::Fats;
 use medium::{Medium, Stick};
+use net::Served;
 use plan::BringPlan;
 use step::Step;
 
@@ -60,6 +62,9 @@ pub fn run_bring() -> Result<(), Fault> {
         }
         Err(fault) => boot::wait(&mut teller.borrow_mut(), NOT_INSTALLED, &fault),
     };
+    if let (Some(origin), Some(link)) = (&args.from, facts.links.first()) {
+        teller.borrow_mut().also = Some(net::tell(origin, link.mac));
+    }
     let result = install(&teller, &args, facts.clone());
     if let Err(fault) = &result {
         teller.borrow_mut().say("installing", State::Failed, &fault.to_string());
@@ -145,7 +150,7 @@ fn await_disks(args: &KernelArgs) -> Facts {
 
 fn open_medium(args: &KernelArgs, facts: &Facts) -> Result<Box<dyn Medium>, Fault> {
     if let Some(origin) = &args.from {
-        return Err(Fault::new(format!("installing from {} is not there yet", origin.url)));
+        return Ok(Box::new(Served::open(origin)?));
     }
     let disk = facts.booted_from().ok_or_else(|| {
         let root = args.boot.as_deref().unwrap_or("none named");

@@ -1,0 +1,184 @@
+//! `OUT/pxe/`: what machines that start from the network are given. GRUB comes by TFTP (or by UEFI HTTP boot), all else
+//! by HTTP; what is installed is believed by digest only.
+//!
+//! ```text
+//! grub/bios.0 grub/uefi.efi grub/grub.cfg   the loaders, and their menu
+//! boot.ipxe                                 the same for those who start iPXE
+//! contents.json sites.tar                   what is installed, and the sites; their digests are in the menus
+//! image/root-a image/depot-a esp/…          the pieces
+//! ```
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use gatehouse_model::site::{BOOT_CFG, InstallTo};
+use gatehouse_model::{Contents, Digest, Doing as _, Fault};
+
+use super::contents::{boot_files, to_json};
+use super::parts::Parts;
+use super::site_part::Content;
+use crate::interrupt::Fleeting;
+use crate::tool;
+
+/// The directory's name.
+pub const PXE: &str = "pxe";
+/// Where the two lists and the menus are in it.
+const LIST: &str = "contents.json";
+const SITES: &str = "sites.tar";
+const MENU: &str = "grub/grub.cfg";
+/// The menu, with words in capitals to be filled in.
+const MENU_FORM: &str = include_str!("netboot.cfg");
+const IPXE_FORM: &str = include_str!("netboot.ipxe");
+
+/// Makes the directory anew: beside its place first, so that it is whole or as it was.
+///
+/// # Errors
+/// The cache has lost a part; the disk is full.
+pub fn make(out: &Path, parts: &Parts, contents: &Contents, site: &[Content]) -> Result<(), Fault> {
+    let doing = || format!("making {}", out.join(PXE).display());
+    let (list, tar) = (to_json(contents)?, sites(site, contents.epoch).doing(doing)?);
+    let is = |name: &str, bytes: &[u8]| fs::read(out.join(PXE).join(name)).is_ok_and(|there| there == bytes);
+    if is(LIST, list.as_bytes()) && is(SITES, &tar) {
+        return Ok(());
+    }
+    let partial = Fleeting::new(out.join(format!("{PXE}.partial")));
+    let dir = partial.path();
+    remove(dir).doing(doing)?;
+    for (path, from) in
+        [(&contents.root.path, &parts.root.path), (&contents.depot.path, &parts.depot_fs.path)]
+    {
+        copy(from, &place(dir, path)?)?;
+    }
+    for file in boot_files(parts) {
+        let mut to = File::create(place(dir, &format!("esp/{}", file.path))?).doing(doing)?;
+        io::copy(&mut file.open()?, &mut to).doing(doing)?;
+    }
+    let menus = Menus { contents: Digest::of(list.as_bytes()), sites: Digest::of(&tar), to: to(site)? };
+    let (grub, ipxe) = (menus.grub(""), menus.ipxe());
+    let all: [(&str, &[u8]); 6] = [
+        (LIST, list.as_bytes()),
+        (SITES, &tar),
+        ("grub/bios.0", &parts.grub.net_bios),
+        ("grub/uefi.efi", &parts.grub.net_efi),
+        (MENU, grub.as_bytes()),
+        ("boot.ipxe", ipxe.as_bytes()),
+    ];
+    for (path, bytes) in all {
+        fs::write(place(dir, path)?, bytes).doing(doing)?;
+    }
+    tool::run("sync", &["-f", &dir.display().to_string()]).doing(doing)?;
+    remove(&out.join(PXE)).doing(doing)?;
+    fs::rename(dir, out.join(PXE)).doing(doing)
+}
+
+/// The menu of a directory for a server at a port of its own.
+///
+/// # Errors
+/// The directory is not one of these.
+pub fn menu(dir: &Path, port: u16) -> Result<String, Fault> {
+    let digest = |name: &str| {
+        let path = dir.join(name);
+        fs::read(&path).map(|bytes| Digest::of(&bytes)).doing(|| format!("reading {}", path.display()))
+    };
+    let menu =
+        fs::read_to_string(dir.join(MENU)).doing(|| format!("reading {}", dir.join(MENU).display()))?;
+    let to = if menu.contains("gatehouse.install-to=rule") { "gatehouse.install-to=rule" } else { "" };
+    let menus = Menus { contents: digest(LIST)?, sites: digest(SITES)?, to };
+    Ok(menus.grub(&format!(":{port}")))
+}
+
+/// What both menus tell the kernel.
+struct Menus {
+    contents: Digest,
+    sites: Digest,
+    to: &'static str,
+}
+
+impl Menus {
+    fn fill(&self, form: &str) -> String {
+        let digests = format!("gatehouse.contents={} gatehouse.sites={}", self.contents, self.sites);
+        form.replace("DIGESTS", &digests).replace("WHERE", self.to)
+    }
+
+    /// GRUB's; `port` is empty or `:8080`.
+    fn grub(&self, port: &str) -> String {
+        self.fill(MENU_FORM).replace("PORT", port)
+    }
+
+    fn ipxe(&self) -> String {
+        self.fill(IPXE_FORM)
+    }
+}
+
+/// Whoever starts from the network means the rule, unless the site says something else.
+fn to(site: &[Content]) -> Result<&'static str, Fault> {
+    let boot = super::site_part::with_boot(site.to_vec(), InstallTo::Rule)?;
+    let text =
+        boot.iter().find(|(path, _)| path == BOOT_CFG).map(|(_, bytes)| String::from_utf8_lossy(bytes));
+    let by_rule = text.is_some_and(|text| text.contains("set to=rule"));
+    Ok(if by_rule { "gatehouse.install-to=rule" } else { "" })
+}
+
+/// The site partition's files as a tar stream without a trace of where and when it was made.
+fn sites(files: &[Content], epoch: u64) -> io::Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, bytes) in files.iter().filter(|(path, _)| path != BOOT_CFG) {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(epoch);
+        tar.append_data(&mut header, path, bytes.as_slice())?;
+    }
+    tar.into_inner()
+}
+
+fn place(dir: &Path, path: &str) -> Result<PathBuf, Fault> {
+    let place = dir.join(path);
+    let parent = place.parent().unwrap_or(dir);
+    fs::create_dir_all(parent).doing(|| format!("making {}", parent.display()))?;
+    Ok(place)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Fault> {
+    let (from, to) = (from.display().to_string(), to.display().to_string());
+    tool::run("cp", &["--reflink=auto", "--no-preserve=mode", &from, &to]).map(drop)
+}
+
+/// Removes a directory if it is there.
+pub fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_menu_names_what_must_come() {
+        let (contents, sites) = (Digest::of(b"c"), Digest::of(b"s"));
+        let menus = Menus { contents, sites, to: "gatehouse.install-to=rule" };
+        for text in [menus.grub(":8080"), menus.ipxe()] {
+            assert!(
+                text.contains(&format!("gatehouse.contents={contents} gatehouse.sites={sites}")),
+                "{text}"
+            );
+            assert!(
+                text.contains("gatehouse.install-to=rule")
+                    && !text.contains("WHERE")
+                    && !text.contains("PORT")
+            );
+        }
+        assert!(menus.grub(":8080").contains("$net_default_server:8080"));
+    }
+
+    #[test]
+    fn the_sites_are_the_same_bytes_without_what_is_the_boot_loaders() {
+        let files = vec![("boot.cfg".to_owned(), b"x".to_vec()), ("site.toml".to_owned(), b"y".to_vec())];
+        let tar = sites(&files, 7).expect("made");
+        assert_eq!(tar, sites(&files[1..], 7).expect("made"));
+    }
+}
