@@ -75,7 +75,8 @@ fn state_word(state: NodeState) -> &'static str {
     }
 }
 
-pub(super) fn render_event(event: &Event) -> String {
+/// An event as one line.
+pub fn render_event(event: &Event) -> String {
     let seconds = event.ts / 1000;
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let state = match event.state {

@@ -30,6 +30,7 @@ pub mod plan;
 pub mod proposal;
 pub mod random;
 pub mod real;
+pub mod report;
 pub mod run;
 pub mod signature;
 #[cfg(test)]

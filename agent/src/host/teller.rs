@@ -1,5 +1,6 @@
 //! Tells people and programs of a start: short lines on every console, events as JSON on a trial's port.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -11,6 +12,8 @@ use crate::control::board::now_millis;
 
 /// Where a trial's emulator takes the events, if there is one.
 const EVENT_PORT: &str = "/dev/virtio-ports/gatehouse.events";
+/// Events kept for a report: far more than an install tells, and a machine that tells them for ever keeps its memory.
+const KEPT: usize = 10_000;
 
 /// The consoles and the event port of this machine. One that does not take a line is passed over: a start must
 /// not hang on a terminal.
@@ -21,6 +24,7 @@ pub struct Teller {
     phase: &'static str,
     consoles: Vec<File>,
     port: Option<File>,
+    told: VecDeque<Event>,
 }
 
 impl Teller {
@@ -28,7 +32,8 @@ impl Teller {
     pub fn new(phase: &'static str) -> Self {
         let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
         let consoles = active.split_whitespace().filter_map(|name| open(&Path::new("/dev").join(name)));
-        Self { host: String::new(), phase, consoles: consoles.collect(), port: open(Path::new(EVENT_PORT)) }
+        let (consoles, port) = (consoles.collect(), open(Path::new(EVENT_PORT)));
+        Self { host: String::new(), phase, consoles, port, told: VecDeque::new() }
     }
 
     /// Tells an event of the start itself.
@@ -45,6 +50,15 @@ impl Teller {
         if let Some(port) = &mut self.port {
             let _ = writeln!(port, "{}", event.to_line());
         }
+        if self.told.len() == KEPT {
+            self.told.pop_front();
+        }
+        self.told.push_back(event);
+    }
+
+    /// What was told, for a report.
+    pub fn told(&self) -> Vec<Event> {
+        self.told.iter().cloned().collect()
     }
 
     /// Writes a text to every console.

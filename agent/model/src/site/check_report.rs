@@ -30,26 +30,21 @@ fn https(text: &str) -> Result<String, String> {
             "it has a name or password in it, which anybody with the image can read; {write}"
         ));
     }
-    let (name, port) = match place.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
-        Some((address, rest)) => {
-            (address.parse::<std::net::Ipv6Addr>().is_ok(), rest.strip_prefix(':').or_else(|| empty(rest)))
-        }
-        None => {
+    let (name, port) =
+        if let Some((address, rest)) = place.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+            let port = if rest.is_empty() { Some("443") } else { rest.strip_prefix(':') };
+            (address.parse::<std::net::Ipv6Addr>().is_ok(), port)
+        } else {
             let (name, port) = place.split_once(':').unwrap_or((place, "443"));
             (values::server(&name.to_ascii_lowercase()).is_ok(), Some(port))
-        }
-    };
-    let port = port.is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok());
+        };
+    let port = port.is_some_and(|port| port.parse::<u16>().is_ok());
     let graphic = text.chars().all(|c| c.is_ascii_graphic() && c != '#');
     if name && port && graphic {
         Ok(text.to_owned())
     } else {
         Err(format!("{text:?} is no address; {write}"))
     }
-}
-
-fn empty(rest: &str) -> Option<&str> {
-    rest.is_empty().then_some("443")
 }
 
 /// One or more certificates in PEM, as text with lines ended by newlines.
