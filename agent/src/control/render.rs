@@ -13,6 +13,9 @@ pub(super) fn render_status(status: &Status) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "  {:<12} {:>6.1} s", phase.phase, phase.seconds);
     }
+    if !status.message.is_empty() {
+        let _ = writeln!(out, "  {}", status.message);
+    }
     out.push('\n');
     out.push_str(&render_nodes(&status.nodes));
     out

@@ -11,7 +11,9 @@
 
 pub mod kernel_log;
 pub mod medium;
+pub mod outbox;
 pub mod queue;
+pub mod send;
 
 use std::fmt::Write as _;
 
