@@ -12,6 +12,8 @@ use gatehouse_agent::control::socket::{Answerers, ControlSocket, listen};
 use gatehouse_agent::current::Current;
 use gatehouse_agent::host::keeper::{Keeper, KeeperMeans};
 use gatehouse_agent::host::lifecycle::{Lifecycle, Means};
+use gatehouse_agent::host::report::outbox::Outbox;
+use gatehouse_agent::host::report::queue::Queue;
 use gatehouse_agent::paths::Paths;
 use gatehouse_agent::server::closure::Closures;
 use gatehouse_agent::server::tokens::Tokens;
@@ -133,8 +135,10 @@ impl Machine {
             lifecycle: Arc::<Lifecycle>::clone(&lifecycle),
             agent: env!("CARGO_BIN_EXE_gatehouse-agent").into(),
         });
-        let answerers =
-            Answerers { board: Arc::clone(&board), steward: lifecycle, changes: Arc::new(keeper) };
+        let queue = Queue::of(&paths.state);
+        let reports = Arc::new(Outbox::new(queue, Arc::clone(&current), Arc::clone(&board)));
+        let changes = Arc::new(keeper);
+        let answerers = Answerers { board: Arc::clone(&board), steward: lifecycle, changes, reports };
         Agent { current, board, _socket: listen(&paths, answerers).expect("a socket") }
     }
 

@@ -41,6 +41,7 @@ fn the_image_installs_its_site_through_a_power_cut_and_keeps_it_running() {
     machine.wait_for("running; log in", BOOT);
     assert!(!machine.saw("on vda9 for the stores started"), "what was finished was done again");
     the_host_is_as_designed(&machine);
+    the_first_start_is_reported(&machine);
     the_nodes_are_as_designed(&machine);
     a_node_that_dies_comes_back_alone(&machine);
     an_agent_that_dies_leaves_the_nodes_running(&machine);
@@ -81,6 +82,21 @@ fn the_host_is_as_designed(machine: &Try) {
             "{shown:?}"
         );
     }
+}
+
+/// By the start before the power cut; the one after it has nothing to tell.
+fn the_first_start_is_reported(machine: &Try) {
+    let listed = machine.ssh("gateway", "gatectl report");
+    assert_eq!(listed.stdout.lines().count(), 1, "{listed:?}");
+    assert!(listed.stdout.ends_with("first-boot: installed; not sent yet\n"), "{listed:?}");
+    let left = "mount -o ro /dev/disk/by-partlabel/gh-site /mnt && cat /mnt/report/gateway-*-first-boot/summary.txt \
+                | tr -d '\\r'; ls /mnt/report /mnt/report/*; umount /mnt";
+    let left = machine.ssh("gateway", left);
+    let shown = machine.ssh("gateway", "gatectl report show 1");
+    assert!(shown.stdout.contains("for the stores: succeeded"), "{shown:?}");
+    let (summary, names) = left.stdout.split_at(shown.stdout.len().min(left.stdout.len()));
+    assert_eq!(summary, shown.stdout, "{left:?}");
+    assert!(names.ends_with("events.jsonl\nkernel.log\nmachine.json\nsummary.txt\n"), "{left:?}");
 }
 
 fn the_nodes_are_as_designed(machine: &Try) {

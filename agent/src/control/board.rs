@@ -68,6 +68,9 @@ pub struct Status {
     pub nodes: Vec<NodeStatus>,
     /// The newest events, oldest first.
     pub events: Vec<Event>,
+    /// What somebody should know of the host; most often nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 impl Status {
@@ -92,6 +95,7 @@ struct Inner {
     acks: BTreeMap<NodeName, Vec<Ack>>,
     events: VecDeque<Event>,
     listeners: Vec<mpsc::Sender<Event>>,
+    message: String,
 }
 
 impl Board {
@@ -220,6 +224,12 @@ impl Board {
         self.changed.notify_all();
     }
 
+    /// Puts what somebody should know of the host on the board; nothing takes it away.
+    pub fn remark(&self, message: &str) {
+        message.clone_into(&mut self.lock().message);
+        self.changed.notify_all();
+    }
+
     /// Takes the acknowledgements a node has given since the last call.
     pub fn take_acks(&self, node: &NodeName) -> Vec<Ack> {
         self.lock().acks.remove(node).unwrap_or_default()
@@ -239,6 +249,7 @@ impl Board {
             phases: inner.phases.clone(),
             nodes: inner.nodes.clone(),
             events: inner.events.iter().cloned().collect(),
+            message: inner.message.clone(),
         }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::board::Status;
 use super::console;
 use super::render::{render_event, render_nodes, render_status};
+use super::report::{self, ReportControl};
 use super::request::{Answer, Request};
 use super::site::{self, SiteControl};
 use super::socket::Asker;
@@ -61,6 +62,16 @@ pub enum ControlCommand {
     /// The site: what a change would do, taking it up, its history
     #[command(subcommand)]
     Site(SiteControl),
+    /// What became of this machine's install: the reports, and whether they were sent
+    #[command(args_conflicts_with_subcommands = true)]
+    Report {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// What to do; without it they are listed
+        #[command(subcommand)]
+        command: Option<ReportControl>,
+    },
     /// The newest events
     Log {
         /// Go on with what comes
@@ -130,6 +141,7 @@ pub fn run(options: ControlOptions) -> Result<(), Fault> {
         ControlCommand::Plan { json } => show_plan(&paths, json),
         ControlCommand::Node(command) => run_node(&paths, command),
         ControlCommand::Site(command) => site::run(&paths, command),
+        ControlCommand::Report { json, command } => report::run(&paths, command.as_ref(), json),
         ControlCommand::Log { follow, json } => show_events(&paths, follow, json),
     }
 }

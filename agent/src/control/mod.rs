@@ -5,6 +5,7 @@ mod console;
 pub mod ctl;
 pub mod keeping;
 pub mod render;
+mod report;
 pub mod request;
 mod site;
 pub mod socket;
@@ -44,6 +45,15 @@ pub trait Steward: Send + Sync {
 
     /// What would be done now, in lines for people; touches nothing.
     fn plan(&self) -> String;
+}
+
+/// Who sends the machine's reports; the host's outbox is one.
+pub trait Reports: Send + Sync {
+    /// Tries every report that waits or was refused, now. Answers what came of it, in a line for people.
+    ///
+    /// # Errors
+    /// The site does not say where to, or the queue cannot be read.
+    fn send(&self) -> Result<String, Fault>;
 }
 
 /// Who changes the site when that is asked over the control socket; the host's keeper is one.

@@ -13,6 +13,9 @@ pub(super) fn render_status(status: &Status) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "  {:<12} {:>6.1} s", phase.phase, phase.seconds);
     }
+    if !status.message.is_empty() {
+        let _ = writeln!(out, "  {}", status.message);
+    }
     out.push('\n');
     out.push_str(&render_nodes(&status.nodes));
     out
@@ -75,7 +78,8 @@ fn state_word(state: NodeState) -> &'static str {
     }
 }
 
-pub(super) fn render_event(event: &Event) -> String {
+/// An event as one line.
+pub fn render_event(event: &Event) -> String {
     let seconds = event.ts / 1000;
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let state = match event.state {

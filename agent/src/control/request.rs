@@ -64,6 +64,8 @@ pub enum Request {
     },
     /// The site's history.
     SiteLog,
+    /// Send the reports that wait.
+    SendReports,
 }
 
 /// What is answered: one line, but for events, which are a line each and then `done`.
@@ -76,7 +78,7 @@ pub enum Answer {
     Plan(String),
     /// To `site-diff` and `site-import`.
     Change(Change),
-    /// To `site-log`.
+    /// To `site-log` and `send-reports`.
     Text(String),
     /// To `events`.
     Event(Event),

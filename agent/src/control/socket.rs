@@ -14,7 +14,7 @@ use gatehouse_model::{Doing as _, Event, Exit, Fault, NodeName};
 
 use super::board::Board;
 use super::request::{Answer, Request};
-use super::{Changes, Steward};
+use super::{Changes, Reports, Steward};
 use crate::host::import;
 use crate::paths::Paths;
 
@@ -32,6 +32,8 @@ pub struct Answerers {
     pub steward: Arc<dyn Steward>,
     /// For the site.
     pub changes: Arc<dyn Changes>,
+    /// For the reports.
+    pub reports: Arc<dyn Reports>,
 }
 
 impl std::fmt::Debug for Answerers {
@@ -114,7 +116,7 @@ fn converse(stream: UnixStream, answerers: &Answerers) -> std::io::Result<()> {
 }
 
 fn answer(request: &Request, answerers: &Answerers) -> Answer {
-    let Answerers { board, steward, changes } = answerers;
+    let Answerers { board, steward, changes, reports } = answerers;
     let done = match request {
         Request::Status => return Answer::Status(board.status()),
         Request::Plan => return Answer::Plan(steward.plan()),
@@ -124,6 +126,7 @@ fn answer(request: &Request, answerers: &Answerers) -> Answer {
         Request::Restart { node } => known(board, node).and_then(|()| steward.restart_node(node)),
         Request::Install { node } => known(board, node).and_then(|()| steward.install_node(node)),
         Request::Purge { node } => changes.purge(node),
+        Request::SendReports => return reports.send().map_or_else(refusal, Answer::Text),
         Request::SiteDiff { .. } | Request::SiteImport { .. } | Request::SiteLog => {
             return answer_of_site(request, &**changes).unwrap_or_else(refusal);
         }
@@ -301,9 +304,16 @@ mod tests {
         }
     }
 
+    impl Reports for Noting {
+        fn send(&self) -> Result<String, Fault> {
+            Ok("1 sent\n".to_owned())
+        }
+    }
+
     fn answerers(board: &Arc<Board>, noting: &Arc<Noting>) -> Answerers {
         let (steward, changes) = (Arc::<Noting>::clone(noting), Arc::<Noting>::clone(noting));
-        Answerers { board: Arc::clone(board), steward, changes }
+        let reports = Arc::<Noting>::clone(noting);
+        Answerers { board: Arc::clone(board), steward, changes, reports }
     }
 
     fn opened(dir: &Path) -> (Paths, Arc<Board>, Arc<Noting>, ControlSocket) {
@@ -355,6 +365,7 @@ mod tests {
         let import = Request::SiteImport { dir: brought, by: "me".into(), commit: None };
         assert_eq!(asker.ask(&import).ok(), Some(Answer::Change(Change::default())));
         assert_eq!(asker.ask(&Request::SiteLog).ok(), Some(Answer::Text("one\ntwo\n".into())));
+        assert_eq!(asker.ask(&Request::SendReports).ok(), Some(Answer::Text("1 sent\n".into())));
         let gone = Request::Purge { node: "gone".parse().expect("a name") };
         assert_eq!(asker.ask(&gone).ok(), Some(Answer::Done));
         assert_eq!(*noting.0.lock().expect("no panic"), ["me brings None", "purge gone"]);

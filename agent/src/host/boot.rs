@@ -11,24 +11,28 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use gatehouse_model::{Doing as _, Fault, Site, State};
+use gatehouse_model::{CONTENTS, Digest, Doing as _, Fault, Site, State};
 use nix::mount::MsFlags;
 
 use super::action::{Action, Place};
-use super::args::KernelArgs;
+use super::args::{KernelArgs, Slot};
 use super::facts::{DiskFact, Facts};
 use super::files::write_whole;
 use super::import::{self, SiteFiles};
 use super::journal::LateJournal;
 use super::plan::{self, Plan};
 use super::real::{self, RealHost};
-use super::report::Told;
-use super::run::{Act as _, Report, run};
+use super::report::queue::Queue;
+use super::report::{Account, Ending, Machine, Phase, Report, kernel_log, medium};
+use super::run::{self, Act as _, run};
 use super::teller::Teller;
 use super::{command, etc, links, mounts, survey, tree};
+use crate::control::board::now_millis;
 
 /// Where the site partition is mounted, for as long as it takes.
 const SITE: &str = "/run/gatehouse/site";
+/// Where the boot partition is mounted, likewise.
+const ESP: &str = "/run/gatehouse/esp";
 /// Holds what differs from the slot's /etc; gone at power off.
 const ETC: &str = "/run/gatehouse/etc";
 
@@ -43,13 +47,16 @@ pub struct BootOptions {
     root: PathBuf,
 }
 
-/// What a start knows as soon as it knows it; a report to the stick needs the rest of it after a fault.
+/// What a start knows as soon as it knows it; a report needs the rest of it after a fault.
 #[derive(Debug)]
 struct Start {
     root: PathBuf,
     args: KernelArgs,
     facts: Facts,
     teller: Teller,
+    plan: Option<String>,
+    /// Reports that are on the disk's site partition: of the installer, and of the start before.
+    found: Vec<Report>,
 }
 
 /// Starts the host. Returns only when all is well; else it says why, on every console and on the stick, and
@@ -66,9 +73,11 @@ pub fn run_boot(options: &BootOptions) -> Result<(), Fault> {
         }
         Err(fault) => wait(&mut teller, STOPPED, &fault),
     };
-    let mut start = Start { root: options.root.clone(), args, facts, teller };
+    let root = options.root.clone();
+    let mut start = Start { root, args, facts, teller, plan: None, found: Vec::new() };
     let result = start.boot();
-    start.leave(result.as_ref().err());
+    start.report(&result);
+    start.leave(result.is_ok());
     if let Err(fault) = &result {
         wait(&mut start.teller, STOPPED, fault);
     }
@@ -89,7 +98,8 @@ pub fn wait(teller: &mut Teller, what: &str, fault: &Fault) -> ! {
 }
 
 impl Start {
-    fn boot(&mut self) -> Result<(), Fault> {
+    /// Answers what was done.
+    fn boot(&mut self) -> Result<run::Report, Fault> {
         for dir in ["dev", "proc", "sys"] {
             mounts::bind_once(&Path::new("/").join(dir), &self.root.join(dir))?;
         }
@@ -103,12 +113,10 @@ impl Start {
             links::await_carriers(&mut self.facts, &self.args, Some(&self.root));
         }
         let plan = plan::plan(&site, &self.facts, &self.args)?;
-        let report = self.carry_out(&plan, host)?;
+        self.plan = Some(plan.to_string());
+        let done = self.carry_out(&plan, host)?;
         self.arrange(&plan, &site)?;
-        if report.changed() {
-            self.report(&disk, &format!("{plan}\n{}", outcomes(&report)));
-        }
-        Ok(())
+        Ok(done)
     }
 
     /// State's copy of the site, once it is there; before, that of the site partition.
@@ -120,7 +128,7 @@ impl Start {
             }
         }
         let kept = real::kept(&self.root).join("site");
-        let on_stick = site_partition(disk);
+        let on_stick = site_partition(disk, &mut self.found, &Machine::of(&self.facts));
         if kept.join("site.toml").is_file() {
             self.compare(&on_stick, &import::read(&kept)?);
             return Ok((command::read_site(&kept)?, None));
@@ -150,7 +158,7 @@ impl Start {
         }
     }
 
-    fn carry_out(&mut self, plan: &Plan, mut host: RealHost) -> Result<Report, Fault> {
+    fn carry_out(&mut self, plan: &Plan, mut host: RealHost) -> Result<run::Report, Fault> {
         let path = real::kept(&self.root).join("journal.jsonl");
         let mut journal = LateJournal::new(&path, &self.facts.boot_id);
         let teller = &mut self.teller;
@@ -191,47 +199,99 @@ impl Start {
         Ok(())
     }
 
-    /// Writes what happened to the site partition. That it cannot is no reason to stop, or to say anything else.
-    fn report(&mut self, disk: &DiskFact, summary: &str) {
-        let Some(part) = disk.part("gh-site") else { return };
-        let device = format!("/dev/{}", disk.part_device(part.number));
-        let (site, events) = (&self.teller.host, &self.teller.told);
-        let told = Told { site, summary, facts: &self.facts, events };
-        if let Err(fault) = told.leave_on(&device) {
-            self.teller.say("writing the report", State::Failed, &fault.to_string());
+    /// Leaves the report of this start on the disk and in the queue, if there is anything to tell. That it cannot is no
+    /// reason to stop, or to say anything else.
+    fn report(&mut self, result: &Result<run::Report, Fault>) {
+        let queue = Queue::of(&real::kept(&self.root));
+        let told = match result {
+            Ok(done) => self.queue(&queue).and_then(|news| {
+                if done.changed() || news { queue.put(self.leave_report(None)) } else { Ok(()) }
+            }),
+            Err(fault) => {
+                self.leave_report(Some(fault));
+                Ok(())
+            }
+        };
+        if let Err(fault) = told {
+            self.teller.say("queueing the report", State::Failed, &fault.to_string());
         }
     }
 
-    /// Takes away what only the initramfs needs; a fault is also left on the stick.
-    fn leave(&mut self, fault: Option<&Fault>) {
-        if let (Some(fault), Some(disk)) = (fault, self.facts.booted_from().cloned()) {
-            self.report(&disk, &fault.render());
+    /// Takes the reports that were found into the queue. Answers whether a report of this start is due, although it has
+    /// changed nothing: the one before failed, or was cut off.
+    fn queue(&mut self, queue: &Queue) -> Result<bool, Fault> {
+        let failed_before = |report: &Report| report.phase == Phase::FirstBoot && report.is_bad();
+        let failed = self.found.iter().any(failed_before);
+        self.found.drain(..).try_for_each(|report| queue.put(report))?;
+        Ok(failed || !queue.has(Phase::FirstBoot, Ending::Installed))
+    }
+
+    /// Puts the report of this start onto the disk's site partition.
+    fn leave_report(&mut self, fault: Option<&Fault>) -> Report {
+        let disk = self.facts.booted_from().cloned();
+        let report = self.account(disk.as_ref(), fault);
+        if let Some((disk, part)) = disk.as_ref().and_then(|disk| Some((disk, disk.part("gh-site")?))) {
+            let device = format!("/dev/{}", disk.part_device(part.number));
+            if let Err(fault) = medium::leave_on(&device, &report) {
+                self.teller.say("writing the report", State::Failed, &fault.to_string());
+            }
         }
+        report
+    }
+
+    fn account(&self, disk: Option<&DiskFact>, fault: Option<&Fault>) -> Report {
+        let account = Account {
+            phase: Phase::FirstBoot,
+            at: now_millis() / 1000,
+            site: &self.teller.host,
+            facts: &self.facts,
+            contents: disk.and_then(|disk| contents(disk, &self.args)),
+            plan: self.plan.as_deref(),
+            events: &self.teller.told(),
+            kernel_log: &kernel_log::read(),
+        };
+        Report::of(&account, fault)
+    }
+
+    /// Takes away what only the initramfs needs.
+    fn leave(&mut self, well: bool) {
         for dir in ["dev", "proc", "sys"] {
             if let Err(fault) = mounts::unmount(&self.root.join(dir)) {
                 self.teller.say("leaving the initramfs", State::Failed, &fault.to_string());
             }
         }
-        if fault.is_none() {
+        if well {
             self.teller.say("starting the system", State::Started, "");
         }
     }
 }
 
-/// The files of the site partition of the disk booted from; none if it has none.
-fn site_partition(disk: &DiskFact) -> Result<Option<SiteFiles>, Fault> {
+/// The files of the site partition of the disk booted from, none if it has none; reports on it are added to `found`.
+fn site_partition(
+    disk: &DiskFact,
+    found: &mut Vec<Report>,
+    machine: &Machine,
+) -> Result<Option<SiteFiles>, Fault> {
     let Some(part) = disk.part("gh-site") else { return Ok(None) };
     let source = format!("/dev/{}", disk.part_device(part.number));
     let at = Path::new(SITE);
-    let read =
-        mounts::mount_once("vfat", &source, at, MsFlags::MS_RDONLY, "utf8").and_then(|()| import::read(at));
+    let read = mounts::mount_once("vfat", &source, at, MsFlags::MS_RDONLY, "utf8").and_then(|()| {
+        found.extend(medium::read_from(at, machine));
+        import::read(at)
+    });
     mounts::unmount(at)?;
     read.map(Some)
 }
 
-/// What came of each action, a line each.
-pub fn outcomes(report: &Report) -> String {
-    report.0.iter().map(|(key, outcome)| format!("{key}: {outcome:?}\n").to_lowercase()).collect()
+/// Digest of the image's list of contents, by which a report says what is installed; none where it cannot be read.
+fn contents(disk: &DiskFact, args: &KernelArgs) -> Option<Digest> {
+    let part = disk.part("gh-esp").filter(|_| args.slot == Slot::A)?;
+    let source = format!("/dev/{}", disk.part_device(part.number));
+    let at = Path::new(ESP);
+    let mounted = mounts::mount_once("vfat", &source, at, MsFlags::MS_RDONLY, "utf8");
+    let bytes = mounted.ok().and_then(|()| fs::read(at.join(CONTENTS)).ok());
+    mounts::unmount(at).ok()?;
+    bytes.map(|bytes| Digest::of(&bytes))
 }
 
 /// A dead clock battery must not make every certificate one of the future.

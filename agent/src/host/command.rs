@@ -67,7 +67,8 @@ pub fn run_survey(options: SurveyOptions) -> Result<(), Fault> {
     Ok(())
 }
 
-fn describe(facts: &Facts) -> String {
+/// What was seen, a line each.
+pub fn describe(facts: &Facts) -> String {
     let mut lines: Vec<String> = facts.disks.iter().map(|disk| format!("disk {disk}")).collect();
     lines.extend(facts.links.iter().map(|link| format!("nic  {link}")));
     let memory = facts.memory.map_or("not known".to_owned(), round);

@@ -15,6 +15,8 @@ use crate::current::Current;
 use crate::host::consoles;
 use crate::host::keeper::{Keeper, KeeperMeans};
 use crate::host::lifecycle::{Lifecycle, Means};
+use crate::host::report::outbox::Outbox;
+use crate::host::report::queue::Queue;
 use crate::paths::Paths;
 use crate::server::tokens::Tokens;
 use crate::server::{Server, ServerConfig};
@@ -104,15 +106,17 @@ pub fn serve(
         authority,
     });
     let keeper = Keeper::open(KeeperMeans {
-        current,
+        current: Arc::clone(&current),
         paths: paths.clone(),
         board: Arc::clone(&board),
         closures: server.closures(),
         lifecycle: Arc::clone(&lifecycle),
         agent: std::env::current_exe().doing(|| "finding this program's own file")?,
     });
+    let reports = Arc::new(Outbox::new(Queue::of(&paths.state), current, Arc::clone(&board)));
+    reports.start()?;
     let steward = Arc::<Lifecycle>::clone(&lifecycle);
-    let answerers = Answerers { board: Arc::clone(&board), steward, changes: Arc::new(keeper) };
+    let answerers = Answerers { board: Arc::clone(&board), steward, changes: Arc::new(keeper), reports };
     let control = socket::listen(paths, answerers)?;
     until()?;
     board.say("host", "stopping", State::Started, "");

@@ -1,5 +1,6 @@
 //! Tells people and programs of a start: short lines on every console, events as JSON on a trial's port.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,6 +13,8 @@ use crate::control::board::now_millis;
 
 /// Where a trial's emulator takes the events, if there is one.
 const EVENT_PORT: &str = "/dev/virtio-ports/gatehouse.events";
+/// Events kept for a report: far more than an install tells, and a machine that tells them for ever keeps its memory.
+const KEPT: usize = 10_000;
 
 /// The consoles and the event port of this machine. One that does not take a line is passed over: a start must
 /// not hang on a terminal.
@@ -20,12 +23,11 @@ pub struct Teller {
     /// The host's name, once the site has told it.
     pub host: String,
     phase: &'static str,
-    /// What was told so far, for the report.
-    pub told: Vec<Event>,
     /// Who else hears of events.
     pub also: Option<Sender<Event>>,
     consoles: Vec<File>,
     port: Option<File>,
+    told: VecDeque<Event>,
 }
 
 impl Teller {
@@ -33,14 +35,8 @@ impl Teller {
     pub fn new(phase: &'static str) -> Self {
         let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
         let consoles = active.split_whitespace().filter_map(|name| open(&Path::new("/dev").join(name)));
-        Self {
-            host: String::new(),
-            phase,
-            told: Vec::new(),
-            also: None,
-            consoles: consoles.collect(),
-            port: open(Path::new(EVENT_PORT)),
-        }
+        let (consoles, port) = (consoles.collect(), open(Path::new(EVENT_PORT)));
+        Self { host: String::new(), phase, also: None, consoles, port, told: VecDeque::new() }
     }
 
     /// Tells an event of the start itself.
@@ -61,7 +57,15 @@ impl Teller {
             // Who has gone hears nothing.
             let _ = also.send(event.clone());
         }
-        self.told.push(event);
+        if self.told.len() == KEPT {
+            self.told.pop_front();
+        }
+        self.told.push_back(event);
+    }
+
+    /// What was told, for a report.
+    pub fn told(&self) -> Vec<Event> {
+        self.told.iter().cloned().collect()
     }
 
     /// Writes a text to every console.

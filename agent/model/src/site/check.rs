@@ -4,6 +4,7 @@ use toml::de::DeTable;
 
 use super::check_match::matches;
 use super::check_nodes::{inside, node_name, nodes, whole_mib};
+use super::check_report::report;
 use super::read::{At, Reader, Section};
 use super::{
     ACK_PORT, Access, DiskRole, DiskRule, DiskSort, Erase, Host, Install, InstallTo, NOTIFY_PORT, Network,
@@ -13,6 +14,7 @@ use crate::{Mac, NodeName, Problem, Size};
 
 pub(super) const TOP: &[&str] = &[
     "schema", "site", "match", "install", "disk", "network", "host", "node", "access", "packages", "server",
+    "report",
 ];
 pub(super) const SITE: &[&str] = &["name", "domain", "epoch"];
 pub(super) const INSTALL: &[&str] = &["to"];
@@ -129,6 +131,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
     let access = access(r, top, subnet);
     let packages = packages(r, top);
     let server = server(r, top);
+    let report = report(r, top);
     Some(Site {
         name: name?.value,
         domain: domain?.value,
@@ -142,6 +145,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
         access: access?,
         packages,
         server,
+        report,
     })
 }
 

@@ -40,6 +40,9 @@ pub struct SiteFile {
     /// How the install server and the nodes tell each other that something is new.
     #[serde(default, skip_serializing_if = "is_default")]
     pub server: ServerSection,
+    /// Where the machine sends what became of its install; nowhere if it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<ReportSection>,
 }
 
 /// What the site is called.
@@ -265,6 +268,20 @@ pub struct ServerSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub ack_port: Option<u32>,
+}
+
+/// Where the machine sends what became of its install, once it has a network: a POST of JSON, signed with its ssh host
+/// key. What is written here is in the image, where anybody can read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ReportSection {
+    /// Address that reports are posted to, such as `https://reports.example.org/gatehouse`.
+    #[schemars(regex(pattern = "^https://"))]
+    pub url: String,
+    /// Certificate (PEM) of the authority that has signed the receiver's; the authorities that browsers believe where it
+    /// is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
 }
 
 fn is_default<T: Default + PartialEq>(section: &T) -> bool {

@@ -4,6 +4,7 @@ mod boot;
 mod check;
 mod check_match;
 mod check_nodes;
+mod check_report;
 mod file;
 mod header;
 mod read;
@@ -48,6 +49,8 @@ pub struct Site {
     pub packages: Packages,
     /// `[server]`.
     pub server: Server,
+    /// `[report]`; none: reports stay on the machine and its media.
+    pub report: Option<ReportTo>,
 }
 
 /// `[match]`: one of these must be the machine's; with none at all every machine is meant.
@@ -297,6 +300,15 @@ pub struct Server {
     pub notify_port: u16,
     /// `server.ack-port`: UDP port at which the host hears of nodes.
     pub ack_port: u16,
+}
+
+/// `[report]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportTo {
+    /// `report.url`: https, without a name and a password.
+    pub url: String,
+    /// `report.authority`: PEM; none: the authorities that browsers believe.
+    pub authority: Option<String>,
 }
 
 impl Site {

@@ -12,7 +12,7 @@ pub fn json_schema() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{check, check_match, check_nodes};
+    use super::super::{check, check_match, check_nodes, check_report};
     use super::json_schema;
 
     #[test]
@@ -31,6 +31,7 @@ mod tests {
             ("PackagesSection", check::PACKAGES),
             ("MatchSection", check_match::MATCH),
             ("ServerSection", check::SERVER),
+            ("ReportSection", check_report::REPORT),
         ] {
             let part = if section.is_empty() { &schema } else { &schema["$defs"][section] };
             let mut keys: Vec<&str> =

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -18,8 +19,9 @@ use super::plan::{BIOS, BringPlan, ESP, SITE};
 use super::step::{Slice, Step};
 use crate::control::board::now_millis;
 use crate::host::claim::{BLOCK, CLAIM_AT, Claim};
-use crate::host::random;
+use crate::host::facts::part_device;
 use crate::host::run::{Act as _, Host};
+use crate::host::{random, sys};
 
 /// What is cleared at both ends of a disk: tables and signatures lie there.
 const CLEARED: u64 = 1 << 20;
@@ -64,6 +66,18 @@ impl<'a> NewDisk<'a> {
         let bytes = file.seek(SeekFrom::End(0)).doing(doing)?;
         let (name, sector_size) = (plan.disk.clone(), plan.sector_size);
         Ok(Self { name, file, bytes, sector_size, medium, contents, fats, told })
+    }
+
+    /// The device of the finished disk's site partition, once the kernel was told of it; none if it was not.
+    pub fn site_part(&self, plan: &BringPlan) -> Option<String> {
+        let slice = plan.steps.iter().find_map(|step| match step {
+            Step::MakeSite { to } => Some(to),
+            _ => None,
+        })?;
+        let device = format!("/dev/{}", part_device(&self.name, slice.number));
+        // Of an install that was done anew the kernel may know it, at the same place.
+        let _ = sys::add_partition(self.file.as_fd(), slice.number, slice.start, slice.bytes);
+        Path::new(&device).exists().then_some(device)
     }
 
     /// The disk's table; none if it has none or a damaged one.

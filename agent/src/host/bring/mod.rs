@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use gatehouse_model::site::InstallTo;
-use gatehouse_model::{Doing as _, Fault, Refusal, Site, State};
+use gatehouse_model::{Digest, Doing as _, Fault, Refusal, Site, State};
 use nix::sys::reboot::{RebootMode, reboot};
 
 use super::args::KernelArgs;
@@ -28,10 +28,12 @@ use super::claim::{Claim, ClaimKind};
 use super::facts::Facts;
 use super::import::SiteFiles;
 use super::journal::LateJournal;
-use super::report::Told;
+use super::report::{Account, Phase, Report as Left, kernel_log, medium as left};
 use super::run::{Act as _, Report, run};
 use super::target::target;
 use super::teller::Teller;
+use crate::control::board::now_millis;
+
 use super::{boot, choose, command, links, plan as first_boot, sites, survey};
 use disk::NewDisk;
 use fat::Fats;
@@ -65,12 +67,12 @@ pub fn run_bring() -> Result<(), Fault> {
     if let (Some(origin), Some(link)) = (&args.from, facts.links.first()) {
         teller.borrow_mut().also = Some(net::tell(origin, link.mac));
     }
-    let result = install(&teller, &args, facts.clone());
+    let mut known = Known::default();
+    let result = install(&teller, &args, facts.clone(), &mut known);
     if let Err(fault) = &result {
         teller.borrow_mut().say("installing", State::Failed, &fault.to_string());
     }
-    let summary = result.as_ref().map_or_else(Fault::render, Clone::clone);
-    report(&mut teller.borrow_mut(), &facts, &summary);
+    report(&mut teller.borrow_mut(), &facts, &known, result.as_ref().err());
     if let Err(fault) = &result {
         boot::wait(&mut teller.borrow_mut(), NOT_INSTALLED, fault);
     }
@@ -81,21 +83,47 @@ pub fn run_bring() -> Result<(), Fault> {
     reboot(RebootMode::RB_AUTOBOOT).doing(|| "restarting").map(|_| ())
 }
 
-/// Leaves what happened on the medium, if it is one that can be written. That it cannot is no reason to stop.
-fn report(teller: &mut Teller, facts: &Facts, summary: &str) {
-    let Some((disk, part)) = facts.booted_from().and_then(|disk| Some((disk, disk.part(plan::SITE)?))) else {
-        return;
+/// What an install knows as soon as it knows it; a report needs the rest of it after a fault.
+#[derive(Debug, Default)]
+struct Known {
+    contents: Option<Digest>,
+    plan: Option<String>,
+    /// The site partition of the finished disk.
+    site_part: Option<String>,
+}
+
+/// Leaves what happened on the medium, if it is one that can be written, and on the new disk, from which its first start
+/// sends it on. That it cannot is no reason to stop.
+fn report(teller: &mut Teller, facts: &Facts, known: &Known, fault: Option<&Fault>) {
+    let account = Account {
+        phase: Phase::SelfInstall,
+        at: now_millis() / 1000,
+        site: &teller.host,
+        facts,
+        contents: known.contents,
+        plan: known.plan.as_deref(),
+        events: &teller.told(),
+        kernel_log: &kernel_log::read(),
     };
-    let told = Told { site: &teller.host, summary, facts, events: &teller.told };
-    if let Err(fault) = told.leave_on(&format!("/dev/{}", disk.part_device(part.number))) {
-        teller.say("writing the report", State::Failed, &fault.to_string());
+    let report = Left::of(&account, fault);
+    let medium = facts.booted_from().and_then(|disk| Some((disk, disk.part(plan::SITE)?)));
+    let medium = medium.map(|(disk, part)| format!("/dev/{}", disk.part_device(part.number)));
+    for device in medium.iter().chain(&known.site_part) {
+        if let Err(fault) = left::leave_on(device, &report) {
+            teller.say("writing the report", State::Failed, &fault.to_string());
+        }
     }
 }
 
-/// Says what was done, for the report.
-fn install(teller: &RefCell<Teller>, args: &KernelArgs, mut facts: Facts) -> Result<String, Fault> {
+fn install(
+    teller: &RefCell<Teller>,
+    args: &KernelArgs,
+    mut facts: Facts,
+    known: &mut Known,
+) -> Result<(), Fault> {
     let medium = open_medium(args, &facts)?;
     let (contents, digest) = medium::contents(&*medium)?;
+    known.contents = Some(digest);
     let (site, files) = choose_site(&*medium, &facts, args)?;
     teller.borrow_mut().host = site.name.to_string();
     boot::set_clock(site.epoch)?;
@@ -110,12 +138,14 @@ fn install(teller: &RefCell<Teller>, args: &KernelArgs, mut facts: Facts) -> Res
     let plan = plan::plan(&site, disk, &target, &contents, digest)?;
     let summary = format!("installing site {} to {disk}\n{target}\n{plan}", site.name);
     teller.borrow_mut().show(&format!("gatehouse: {summary}"));
+    known.plan = Some(summary);
     let was = was(&plan).map(str::to_owned);
     let filesystems = Fats::new(medium.list(), &site, &files, was.as_deref());
     let progress = Box::new(|event| teller.borrow_mut().tell(event));
     let mut new = NewDisk::open(&plan, &*medium, &contents, filesystems, progress)?;
-    let done = carry_out(&plan, &mut new, &facts, teller)?;
-    Ok(format!("{summary}\n{}", boot::outcomes(&done)))
+    carry_out(&plan, &mut new, &facts, teller)?;
+    known.site_part = new.site_part(&plan);
+    Ok(())
 }
 
 fn carry_out(
