@@ -172,7 +172,7 @@ pub struct Verify {
 pub struct Customize {
     /// The directory of a build, or an image file
     pub out: PathBuf,
-    /// The site directory; several make a medium for many machines, each taking the site whose [match] names it
+    /// The site directory; several make a medium for many machines, each taking the site whose `[match]` names it
     #[arg(required = true)]
     pub sites: Vec<PathBuf>,
 }

@@ -8,10 +8,11 @@ use gatehouse_model::{SET_EXTRA, SET_HOST, SET_INSTALLER, SET_TOOLS, Site};
 /// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters, signs its pool (`sqop`), and takes
 /// its site by `git push`. Without libpam-systemd a login starts no service manager of its own, which takes an emulated
 /// machine 20 s each time.
-const HOST: [&str; 22] = [
+const HOST: [&str; 23] = [
     "chrony",
     "dbus",
     "e2fsprogs",
+    "efibootmgr",
     "erofs-utils",
     "fdisk",
     "git",

@@ -10,6 +10,7 @@
 mod copy;
 mod disk;
 mod fat;
+mod firmware;
 mod medium;
 mod net;
 pub mod plan;
@@ -145,7 +146,23 @@ fn install(
     let mut new = NewDisk::open(&plan, &*medium, &contents, filesystems, progress)?;
     carry_out(&plan, &mut new, &facts, teller)?;
     known.site_part = new.site_part(&plan);
+    if firmware::is_uefi() {
+        set_boot_order(&plan, &mut teller.borrow_mut());
+    }
     Ok(())
+}
+
+/// A firmware that does not take it is no reason to stop: the disk is bootable.
+fn set_boot_order(plan: &BringPlan, teller: &mut Teller) {
+    let action = "setting the firmware's boot order";
+    let esp = plan.steps.iter().find_map(|step| match step {
+        Step::MakeEsp { to } => Some(to.number),
+        _ => None,
+    });
+    match esp.map(|esp| firmware::start_first(&plan.disk, esp)) {
+        Some(Err(fault)) => teller.say(action, State::Failed, &fault.to_string()),
+        Some(Ok(())) | None => teller.say(action, State::Succeeded, ""),
+    }
 }
 
 fn carry_out(
