@@ -1,11 +1,13 @@
 //! QEMU's monitor: what was written to which drive, and the cable of the network card.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::Try;
 
 /// Asks the monitor of the trial in a directory one thing.
 ///
@@ -44,4 +46,16 @@ pub fn written(dir: &Path, drive: &str) -> u64 {
     stats
         .and_then(|one| one["stats"]["wr_bytes"].as_u64())
         .unwrap_or_else(|| panic!("no drive {drive}: {all}"))
+}
+
+/// Cuts the power of the trial in a directory, and waits until the emulator is gone: what it was about to write is on
+/// its disks then, or never will be.
+///
+/// # Panics
+/// QEMU does not answer.
+pub fn cut_power(machine: Try, dir: &Path) {
+    let mut monitor = UnixStream::connect(dir.join("qmp.sock")).expect("QEMU listens");
+    machine.kill();
+    // Its end closes the connection, and may do so before all was read.
+    let _ = monitor.read_to_end(&mut Vec::new());
 }

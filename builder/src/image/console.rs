@@ -38,6 +38,11 @@ struct Stages {
 }
 
 impl Stages {
+    /// The machine begins anew, so many seconds after power on.
+    fn restarted(now: f64) -> Self {
+        Self { over: 0, last: now }
+    }
+
     /// A line, and the seconds since power on.
     fn line(&mut self, line: &str, now: f64) -> Option<(&'static str, State, String)> {
         if TROUBLE.iter().any(|mark| line.contains(mark)) {
@@ -132,7 +137,7 @@ impl Out {
         self.stage(found);
         self.line(line);
         if event.is_some_and(|event| event.action == RESTARTING) {
-            self.stages = Stages { over: 0, last: now };
+            self.stages = Stages::restarted(now);
         }
     }
 }
@@ -210,6 +215,42 @@ mod tests {
                 "boot/kernel 31.0 s, 50.0 s after power on",
                 "boot/initramfs 10.0 s, 60.0 s after power on",
                 "boot/system 10.0 s, 80.0 s after power on"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_installer_has_no_xen_and_is_followed_by_a_whole_start() {
+        let mut stages = Stages::default();
+        let mut told = Vec::new();
+        for (now, line) in [
+            (1.0, "gatehouse: started from hd0"),
+            (1.5, "gatehouse: loading the installer"),
+            (3.0, "[    0.000000] Linux version 6.12.107+deb13-amd64"),
+            (9.0, "Begin: Loading essential drivers ... done."),
+        ] {
+            told.extend(stages.line(line, now).map(|(stage, _, text)| format!("{stage} {text}")));
+        }
+        told.extend(stages.agent("self-install", 12.0).map(|(stage, _, text)| format!("{stage} {text}")));
+        assert_eq!(stages.agent("self-install", 30.0), None);
+        stages = Stages::restarted(40.0);
+        for (now, line) in [
+            (41.0, "gatehouse: started from hd0"),
+            (42.0, "gatehouse: handing over to hd1,gpt2"),
+            (43.0, "gatehouse: started from hd1"),
+            (46.0, "(XEN) Xen version 4.20.4-pre (Debian 4.20.3)"),
+        ] {
+            told.extend(stages.line(line, now).map(|(stage, _, text)| format!("{stage} {text}")));
+        }
+        assert_eq!(
+            told,
+            [
+                "boot/firmware 1.0 s, 1.0 s after power on",
+                "boot/loader 2.0 s, 3.0 s after power on",
+                "boot/kernel 6.0 s, 9.0 s after power on",
+                "boot/initramfs 3.0 s, 12.0 s after power on",
+                "boot/firmware 1.0 s, 41.0 s after power on",
+                "boot/loader 5.0 s, 46.0 s after power on"
             ]
         );
     }
