@@ -109,6 +109,9 @@ fn installs_and_hands_over(firmware: &str) {
     let mut machine = trial(&site, &dir, &world);
     machine.wait_for("self-install: claiming and clearing vdb", BOOT);
     set_link(&dir, false);
+    if firmware == "uefi" {
+        machine.wait_for("self-install: setting the firmware's boot order done", BOOT);
+    }
     machine.wait_for("self-install: restarting done", BOOT);
     let reported = written(&dir, "stick");
     assert!(reported > 0, "there is no report on the stick");
