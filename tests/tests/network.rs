@@ -108,9 +108,9 @@ fn is_root() -> bool {
     run(Command::new("id").arg("-u")).stdout.trim() == "0"
 }
 
-/// `whole`: until its node runs, and through one more start; else until the installer has found its disk.
-fn starts_from_the_network(uefi: bool, whole: bool) {
-    if !has(&["qemu-system-x86_64", "dnsmasq", "setpriv", "ip"]) {
+/// Until its node runs, and through one more start.
+fn starts_from_the_network(uefi: bool) {
+    if !is_full() || !has(&["qemu-system-x86_64", "dnsmasq", "setpriv", "ip"]) {
         return;
     }
     if !is_root() {
@@ -132,9 +132,6 @@ fn starts_from_the_network(uefi: bool, whole: bool) {
     server.wait_for("52:54:00:12:34:56: asks", BOOT);
     server.wait_for("esp/slot-a/initrd.img", BOOT);
     server.wait_for("52:54:00:12:34:56 (minimal): claiming and clearing vda", BOOT);
-    if !whole {
-        return;
-    }
     server.wait_for("restarting: done", BOOT);
     let events = temp.path().join("events.jsonl");
     machine.wait_for(&events, "\"phase\":\"node/node1\",\"action\":\"starting\",\"state\":\"succeeded\"");
@@ -155,12 +152,10 @@ fn is_full() -> bool {
 
 #[test]
 fn a_bios_starts_from_the_network() {
-    starts_from_the_network(false, is_full());
+    starts_from_the_network(false);
 }
 
 #[test]
 fn uefi_starts_from_the_network() {
-    if is_full() {
-        starts_from_the_network(true, true);
-    }
+    starts_from_the_network(true);
 }

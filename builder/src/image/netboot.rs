@@ -172,7 +172,7 @@ mod tests {
                     && !text.contains("PORT")
             );
         }
-        assert!(menus.grub(":8080").contains("$net_default_server:8080"));
+        assert!(menus.grub(":8080").contains("gatehouse_http=\"$net_default_server\":8080\n"));
     }
 
     #[test]

@@ -202,6 +202,8 @@ impl<'a> NewDisk<'a> {
         for slice in slices {
             parts.push(slice.to_part(random::id()?, self.sector_size));
         }
+        // Those that are kept may lie behind.
+        parts.sort_by_key(|part| part.first_lba);
         self.write_boot_code(slices)?;
         self.write(parts, random::id()?)
     }
@@ -279,3 +281,7 @@ impl Slice {
         Part { number: self.number, name: self.name.clone(), kind, guid, first_lba, last_lba }
     }
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;
