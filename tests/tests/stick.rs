@@ -134,7 +134,7 @@ fn installs_and_hands_over(firmware: &str) {
     let reports = machine.ssh("minimal", "gatectl report");
     assert!(reports.stdout.contains("self-install: installed"), "{reports:?}");
     outcome(&machine.interrupt());
-    assert_eq!(handed_over(&dir), 1, "the stick did not hand over after the install");
+    assert!(has_handed_over(&dir), "the stick did not hand over after the install");
     the_report_is_on_the_stick(&dir.join("stick.img"));
     the_disk_has_ids_of_its_own(&dir);
 
@@ -145,16 +145,16 @@ fn installs_and_hands_over(firmware: &str) {
         assert!(!again.saw(done_before), "{done_before} was done again");
     }
     assert_eq!((written(&dir, "stick"), written(&dir, "decoy0")), (0, 0));
-    assert_eq!(handed_over(&dir), 1, "the machine was not started from the stick");
+    assert!(has_handed_over(&dir), "the machine was not started from the stick");
     cut_power(again, &dir);
     assert_eq!(digest(&decoy), before, "the disk that nobody named was changed");
 }
 
-/// How often the stick has handed over to the disk, by the console since QEMU was started.
-fn handed_over(dir: &Path) -> usize {
+/// Whether the stick has handed over to the disk, by the console since QEMU was started. How often cannot be told: under
+/// UEFI the firmware's console is the serial line too, so that GRUB says everything twice, on one line or on two.
+fn has_handed_over(dir: &Path) -> bool {
     let console = std::fs::read(dir.join("console.log")).expect("a console");
-    let text = String::from_utf8_lossy(&console);
-    text.lines().filter(|line| line.contains("gatehouse: handing over to hd")).count()
+    String::from_utf8_lossy(&console).contains("gatehouse: handing over to hd")
 }
 
 fn table(disk: &Path) -> Option<Table> {
