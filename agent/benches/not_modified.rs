@@ -66,6 +66,7 @@ fn start(dir: &Path) -> (Running, Arc<Tokens>) {
     let config = ServerConfig {
         board: Arc::new(Board::new(&site)),
         tokens: Arc::clone(&tokens),
+        approvals: Arc::default(),
         depot: depot(),
         current: Arc::new(gatehouse_agent::current::Current::new(site, lock())),
         paths,
@@ -101,7 +102,7 @@ fn lock() -> Lock {
 fn depot() -> Depot {
     let agent = FileRef { path: "agent".into(), size: 0, sha256: Digest::of(b"") };
     let pool = Pool { suite: "trixie".into(), epoch: 0, index: Vec::new(), packages: [].into() };
-    Depot { schema: 1, agent, kernels: [].into(), layers: [].into(), pool }
+    Depot { schema: 1, agent, kernels: [].into(), machine: None, layers: [].into(), pool }
 }
 
 /// One node with its connection.
@@ -120,7 +121,7 @@ impl Client {
             .expect("a request");
         let authority =
             CertificateDer::from_pem_slice(server.authority_pem().as_bytes()).expect("a certificate");
-        let body = EnrolRequest { token: tokens.issue(&node), node: node.clone(), csr };
+        let body = EnrolRequest { token: Some(tokens.issue(&node)), node: node.clone(), csr };
         let body = serde_json::to_string(&body).expect("text");
         let mut stranger = connect(server.tls(), &authority, None);
         let length = body.len();

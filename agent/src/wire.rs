@@ -12,7 +12,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use gatehouse_model::{Mac, NodeName};
+use gatehouse_model::site::DiskRule;
+use gatehouse_model::{Digest, Mac, NodeName};
 use serde::{Deserialize, Serialize};
 
 /// Where the node's first words are in its initramfs: [`Passport`] as JSON.
@@ -22,7 +23,8 @@ pub const PASSPORT_PATH: &str = "gatehouse/passport.json";
 pub const POOL_KEY_PATH: &str = "/gatehouse.asc";
 
 /// What a node is given by its vmm, in a cpio archive behind its initramfs: enough to reach the install
-/// server and be believed there. Never on a command line, where any process could read it.
+/// server and be believed there. Never on a command line, where any process could read it. A machine of its own gets it
+/// from the network, where anybody reads it: without a token, and believed no more than a person at its console does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passport {
     /// The node's name.
@@ -42,8 +44,9 @@ pub struct Passport {
     pub server: Ipv4Addr,
     /// Certificate of the site's authority, PEM: the only one that the node believes.
     pub authority: String,
-    /// The one-time token.
-    pub token: String,
+    /// The one-time token; none for a machine, which somebody must approve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// Seconds since 1970 by the host's clock: a node's clock is never earlier.
     pub time: u64,
 }
@@ -53,17 +56,28 @@ pub struct Passport {
 pub struct EnrolRequest {
     /// The node's name.
     pub node: NodeName,
-    /// The one-time token.
-    pub token: String,
+    /// The one-time token; none from a machine that asks to be approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// A certificate signing request, PEM. Only its public key counts: the names are the server's to give.
     pub csr: String,
 }
 
-/// Answer to `POST /enrol`.
+/// Answer to `POST /enrol`; a machine that nobody has approved yet is answered 202 without one, and asks again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrolAnswer {
     /// The node's certificate, PEM.
     pub certificate: String,
+    /// For a machine: which of its disks the node is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskRule>,
+}
+
+/// What people compare of a key or certificate: 80 bits of the SHA-256 of its DER, in groups.
+pub fn fingerprint(der: &[u8]) -> String {
+    let digits = Digest::of(der).to_string();
+    let groups: Vec<&str> = (0..5).map(|group| &digits[4 * group..4 * group + 4]).collect();
+    groups.join("-")
 }
 
 /// How far a node has come.

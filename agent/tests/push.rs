@@ -12,6 +12,7 @@ use gatehouse_agent::control::socket::{Answerers, ControlSocket, listen};
 use gatehouse_agent::current::Current;
 use gatehouse_agent::host::keeper::{Keeper, KeeperMeans};
 use gatehouse_agent::host::lifecycle::{Lifecycle, Means};
+use gatehouse_agent::host::machines::Netboot;
 use gatehouse_agent::host::report::outbox::Outbox;
 use gatehouse_agent::host::report::queue::Queue;
 use gatehouse_agent::paths::Paths;
@@ -124,6 +125,8 @@ impl Machine {
             depot: depot(),
             board: Arc::clone(&board),
             tokens: Arc::new(Tokens::new()),
+            approvals: Arc::default(),
+            netboot: Arc::new(Netboot::new(&paths, None, Arc::clone(&board))),
             driver: Box::new(Still),
             authority: String::new(),
         });
@@ -197,7 +200,7 @@ fn lock() -> Lock {
 fn depot() -> Depot {
     let agent = FileRef { path: "agent".into(), size: 0, sha256: Digest::of(b"") };
     let pool = Pool { suite: "trixie".into(), epoch: 0, index: vec![], packages: [].into() };
-    Depot { schema: 1, agent, kernels: [].into(), layers: [].into(), pool }
+    Depot { schema: 1, agent, kernels: [].into(), machine: None, layers: [].into(), pool }
 }
 
 fn words(output: &Output) -> String {

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use gatehouse_model::site::{Packages, VmmKind};
 use gatehouse_model::{
-    Depot, Digest, Doing as _, Fault, FileRef, Layer, Lock, NodeKernel, PackageSet, SET_INSTALLER, SET_TOOLS,
+    Depot, Digest, Doing as _, Fault, FileRef, Layer, Lock, MachineBoot, NodeKernel, PackageSet,
+    SET_INSTALLER, SET_MACHINE, SET_TOOLS,
 };
 use serde::Deserialize;
 
 use crate::cache::{Cache, digest_file, settle};
+use crate::image::grub::Grub;
 use crate::pool;
 use crate::root::{Finish, Wanted, ensure, ensure_all};
 use crate::tools::Tools;
@@ -49,6 +51,7 @@ pub fn make(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Depot, 
         schema: 1,
         agent: add(to, contents.agent, "agent")?,
         kernels: BTreeMap::new(),
+        machine: machine(contents, cache, to)?,
         layers: BTreeMap::new(),
         pool: pool::make(contents, cache, to)?,
     };
@@ -77,7 +80,10 @@ pub fn set<'a>(lock: &'a Lock, name: &str) -> Result<&'a PackageSet, Fault> {
 /// # Errors
 /// The lock lacks a set.
 pub fn wanted<'a>(contents: &Contents<'a>) -> Result<Vec<Wanted<'a>>, Fault> {
-    let mut all = vec![installer(contents)?];
+    let mut all = vec![installer(SET_INSTALLER, contents)?];
+    if contents.lock.set(SET_MACHINE).is_some() {
+        all.push(installer(SET_MACHINE, contents)?);
+    }
     if contents.vmm == VmmKind::Uml {
         all.push(Tools::wanted(set(contents.lock, SET_TOOLS)?));
     }
@@ -91,10 +97,10 @@ fn layered<'a>(contents: &Contents<'a>) -> impl Iterator<Item = &'a PackageSet> 
     contents.lock.node_sets().filter(move |_| layers)
 }
 
-fn installer<'a>(contents: &Contents<'a>) -> Result<Wanted<'a>, Fault> {
+fn installer<'a>(name: &str, contents: &Contents<'a>) -> Result<Wanted<'a>, Fault> {
     Ok(Wanted {
         finish: Finish::Installer,
-        set: set(contents.lock, SET_INSTALLER)?,
+        set: set(contents.lock, name)?,
         overlays: vec![contents.overlays.join("installer")],
         files: vec![(contents.agent.to_owned(), "init".to_owned(), 0o755)],
         epoch: contents.epoch,
@@ -108,7 +114,7 @@ fn node<'a>(set: &'a PackageSet, contents: &Contents<'_>) -> Wanted<'a> {
 }
 
 fn kernel(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<NodeKernel, Fault> {
-    let installer = ensure(&installer(contents)?, contents.lock, cache)?;
+    let installer = ensure(&installer(SET_INSTALLER, contents)?, contents.lock, cache)?;
     let base = add(to, &installer.join("base.cpio.zst"), "installer/base.cpio.zst")?;
     if contents.vmm == VmmKind::Uml {
         let tools = Tools::open(set(contents.lock, SET_TOOLS)?, contents.lock, cache)?;
@@ -118,6 +124,33 @@ fn kernel(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<NodeKerne
     let modules = add(to, &installer.join("modules.cpio.zst"), "installer/modules.cpio.zst")?;
     let kernel = add(to, &installer.join("vmlinuz"), "kernels/linux/vmlinuz")?;
     Ok(NodeKernel { kernel, initrd: vec![base, modules] })
+}
+
+/// What machines of their own start, where the site has any.
+fn machine(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Option<MachineBoot>, Fault> {
+    if contents.lock.set(SET_MACHINE).is_none() {
+        return Ok(None);
+    }
+    let installer = ensure(&installer(SET_MACHINE, contents)?, contents.lock, cache)?;
+    let installer = |name: &str| add(to, &installer.join(name), &format!("machine/{name}"));
+    let initrd = vec![installer("base.cpio.zst")?, installer("modules.cpio.zst")?];
+    let kernel = NodeKernel { kernel: installer("vmlinuz")?, initrd };
+    let tools_set = set(contents.lock, SET_TOOLS)?;
+    let tools = Tools::open(tools_set, contents.lock, cache)?;
+    let grub = Grub::make(&tools, &tools_set.closure(), cache)?;
+    let loader = |name: &str, bytes: &[u8]| {
+        let path = format!("machine/{name}");
+        fs::write(to.join(&path), bytes).doing(|| format!("putting {path} into the depot"))?;
+        Ok::<_, Fault>(FileRef { path, size: bytes.len() as u64, sha256: Digest::of(bytes) })
+    };
+    Ok(Some(MachineBoot {
+        kernel,
+        net_bios: loader("bios.0", &grub.net_bios)?,
+        net_efi: loader("uefi.efi", &grub.net_efi)?,
+        boot: loader("boot.img", &grub.boot)?,
+        core: loader("core.img", &grub.core)?,
+        efi: loader("BOOTX64.EFI", &grub.efi)?,
+    }))
 }
 
 /// The loader that the kernel of User Mode Linux names in its ELF header, and the room that the name has.

@@ -18,9 +18,12 @@ pub use digest::{Digest, Hasher};
 pub use event::{Event, State};
 pub use fault::{Doing, Exit, Fault, Refusal};
 pub use lock::{
-    Closure, Lock, LockedPackage, PackageId, PackageSet, SET_EXTRA, SET_HOST, SET_INSTALLER, SET_TOOLS,
+    Closure, Lock, LockedPackage, PackageId, PackageSet, SET_EXTRA, SET_HOST, SET_INSTALLER, SET_MACHINE,
+    SET_TOOLS,
 };
-pub use manifest::{Depot, FileRef, ImageFile, ImageManifest, ImagePart, Layer, NodeKernel, Pool};
+pub use manifest::{
+    Depot, FileRef, ImageFile, ImageManifest, ImagePart, Layer, MachineBoot, NodeKernel, Pool,
+};
 pub use names::{Mac, NodeName};
 pub use problem::Problem;
 pub use site::Site;

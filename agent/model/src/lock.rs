@@ -13,6 +13,8 @@ use crate::{Digest, Problem};
 pub const SET_HOST: &str = "host";
 /// Name of the package set of the installer's initramfs.
 pub const SET_INSTALLER: &str = "installer";
+/// Name of the package set of the installer on machines of their own.
+pub const SET_MACHINE: &str = "machine";
 /// Name of the package set that holds the programs which make images.
 pub const SET_TOOLS: &str = "tools";
 

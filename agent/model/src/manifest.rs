@@ -37,6 +37,25 @@ pub struct NodeKernel {
     pub initrd: Vec<FileRef>,
 }
 
+/// What a machine starts to become and to be a node: from the network its loader, a kernel and the installer, and then a
+/// loader on its own disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineBoot {
+    /// The kernel, and the installer's initramfs for it.
+    #[serde(flatten)]
+    pub kernel: NodeKernel,
+    /// What a BIOS loads from the network.
+    pub net_bios: FileRef,
+    /// What UEFI loads from the network.
+    pub net_efi: FileRef,
+    /// GRUB's first sector, for a BIOS.
+    pub boot: FileRef,
+    /// GRUB's rest, for the BIOS boot partition.
+    pub core: FileRef,
+    /// GRUB for UEFI, `EFI/BOOT/BOOTX64.EFI`.
+    pub efi: FileRef,
+}
+
 /// The package pool: every package of every node, and those of `packages.extra`. It is laid out as an apt repository
 /// whose `Release` is made and signed on the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +79,9 @@ pub struct Depot {
     pub agent: FileRef,
     /// Kernel and installer by vmm: `xen`, `uml`, `kvm`.
     pub kernels: BTreeMap<String, NodeKernel>,
+    /// What machines of their own start; none where the site has no such node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineBoot>,
     /// Layers by the closure they hold.
     pub layers: BTreeMap<Closure, Layer>,
     /// The packages, one by one: for nodes whose closure has no layer, and for later changes.

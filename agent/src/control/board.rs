@@ -19,8 +19,10 @@ const REMEMBERED: usize = 500;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
-    /// Nothing of it is on this machine yet.
+    /// Nothing of it is on this machine yet; a machine of its own has not asked for anything.
     Absent,
+    /// A machine of its own asks to be installed as it.
+    Asking,
     /// The installer runs in its VM.
     Installing,
     /// Installed, and not running.
@@ -41,6 +43,9 @@ pub struct NodeStatus {
     pub name: NodeName,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Whether it is a machine of its own, which this one neither starts nor stops.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub machine: bool,
     /// Where it stands.
     pub state: NodeState,
     /// How long its install took, from the start of its VM to power off.
@@ -74,9 +79,9 @@ pub struct Status {
 }
 
 impl Status {
-    /// Whether every node is running.
+    /// Whether every node is running that this machine starts.
     pub fn all_running(&self) -> bool {
-        self.nodes.iter().all(|node| node.state == NodeState::Running)
+        self.nodes.iter().all(|node| node.machine || node.state == NodeState::Running)
     }
 }
 
@@ -113,7 +118,10 @@ impl Board {
             .nodes
             .iter()
             .map(|node| match before.iter().position(|status| status.name == node.name) {
-                Some(at) => NodeStatus { address: node.address, ..before.swap_remove(at) },
+                Some(at) => {
+                    let machine = node.machine.is_some();
+                    NodeStatus { address: node.address, machine, ..before.swap_remove(at) }
+                }
                 None => absent(node),
             })
             .collect();
@@ -196,6 +204,11 @@ impl Board {
         self.changed.notify_all();
     }
 
+    /// One node's line.
+    pub fn node(&self, node: &NodeName) -> Option<NodeStatus> {
+        self.lock().nodes.iter().find(|status| status.name == *node).cloned()
+    }
+
     /// Looks at how a node stands to its profile, or changes it. Nobody is woken: a thousand nodes ask for changes
     /// all the time.
     pub fn of_profile(&self, node: &NodeName, look: impl FnOnce(&mut ProfileStatus)) {
@@ -258,6 +271,7 @@ fn absent(node: &Node) -> NodeStatus {
     NodeStatus {
         name: node.name.clone(),
         address: node.address,
+        machine: node.machine.is_some(),
         state: NodeState::Absent,
         install_seconds: None,
         phases: Vec::new(),

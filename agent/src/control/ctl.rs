@@ -56,7 +56,7 @@ pub enum ControlCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Nodes: list, start, stop, restart, console, log, install, purge
+    /// Nodes: list, start, stop, restart, console, log, install, approve, purge
     #[command(subcommand)]
     Node(NodeControl),
     /// The site: what a change would do, taking it up, its history
@@ -122,6 +122,13 @@ pub enum NodeControl {
         /// The node's name
         node: NodeName,
     },
+    /// Let a machine be installed that asks to be a node: its disk is then written
+    Approve {
+        /// The node's name
+        node: NodeName,
+        /// What the machine's console shows, or the beginning of it; needed where several machines ask
+        fingerprint: Option<String>,
+    },
     /// Throw away the disks of a node that was removed from the site
     Purge {
         /// The node's name
@@ -158,8 +165,16 @@ fn run_node(paths: &Paths, command: NodeControl) -> Result<(), Fault> {
         NodeControl::Restart { node } => order(Request::Restart { node }),
         NodeControl::Install { node } => order(Request::Install { node }),
         NodeControl::Purge { node } => order(Request::Purge { node }),
+        NodeControl::Approve { node, fingerprint } => approve(paths, node, fingerprint.unwrap_or_default()),
         NodeControl::Console { node } => console::attach(paths, &node),
         NodeControl::Log { node } => show_console_log(paths, &node),
+    }
+}
+
+fn approve(paths: &Paths, node: NodeName, fingerprint: String) -> Result<(), Fault> {
+    match Asker::connect(paths)?.ask(&Request::Approve { node, fingerprint })? {
+        Answer::Text(text) => print(&text),
+        _ => Err(other_answer()),
     }
 }
 

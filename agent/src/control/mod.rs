@@ -43,6 +43,13 @@ pub trait Steward: Send + Sync {
     /// It is being installed already.
     fn install_node(&self, node: &NodeName) -> Result<(), Fault>;
 
+    /// Lets a machine in that asks to be a node: the only one, or the one with this fingerprint. Answers in a line for
+    /// people.
+    ///
+    /// # Errors
+    /// None asks, or several do, or the node is no machine of its own.
+    fn approve_node(&self, node: &NodeName, fingerprint: &str) -> Result<String, Fault>;
+
     /// What would be done now, in lines for people; touches nothing.
     fn plan(&self) -> String;
 }

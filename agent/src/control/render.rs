@@ -70,6 +70,7 @@ fn profile_word(node: &NodeStatus) -> &'static str {
 fn state_word(state: NodeState) -> &'static str {
     match state {
         NodeState::Absent => "absent",
+        NodeState::Asking => "asking",
         NodeState::Installing => "installing",
         NodeState::Stopped => "stopped",
         NodeState::Starting => "starting",
@@ -107,6 +108,7 @@ mod tests {
         NodeStatus {
             name: name.parse().expect("a name"),
             address: "10.0.2.21".parse().expect("an address"),
+            machine: false,
             state,
             install_seconds: seconds,
             phases: Vec::new(),

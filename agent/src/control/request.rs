@@ -41,6 +41,13 @@ pub enum Request {
         /// Which.
         node: NodeName,
     },
+    /// Let a machine in that asks to be a node.
+    Approve {
+        /// Which.
+        node: NodeName,
+        /// What its console shows, or the beginning of that; empty for the only one that asks.
+        fingerprint: String,
+    },
     /// Throw away the disks of a node that was removed.
     Purge {
         /// Which.
@@ -78,7 +85,7 @@ pub enum Answer {
     Plan(String),
     /// To `site-diff` and `site-import`.
     Change(Change),
-    /// To `site-log` and `send-reports`.
+    /// To `approve`, `site-log` and `send-reports`.
     Text(String),
     /// To `events`.
     Event(Event),

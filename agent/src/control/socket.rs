@@ -125,6 +125,10 @@ fn answer(request: &Request, answerers: &Answerers) -> Answer {
         Request::Stop { node } => known(board, node).and_then(|()| steward.stop_node(node)),
         Request::Restart { node } => known(board, node).and_then(|()| steward.restart_node(node)),
         Request::Install { node } => known(board, node).and_then(|()| steward.install_node(node)),
+        Request::Approve { node, fingerprint } => {
+            let approve = |()| steward.approve_node(node, fingerprint);
+            return known(board, node).and_then(approve).map_or_else(refusal, Answer::Text);
+        }
         Request::Purge { node } => changes.purge(node),
         Request::SendReports => return reports.send().map_or_else(refusal, Answer::Text),
         Request::SiteDiff { .. } | Request::SiteImport { .. } | Request::SiteLog => {
@@ -276,6 +280,10 @@ mod tests {
 
         fn install_node(&self, node: &NodeName) -> Result<(), Fault> {
             self.note("install", node)
+        }
+
+        fn approve_node(&self, node: &NodeName, fingerprint: &str) -> Result<String, Fault> {
+            self.note("approve", node).map(|()| format!("{node} is {fingerprint}\n"))
         }
 
         fn plan(&self) -> String {

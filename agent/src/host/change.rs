@@ -103,6 +103,12 @@ fn fixed(old: &Site, new: &Site) -> Vec<Problem> {
 
 /// A node that comes back goes on with what is on its disks: only people throw disks away.
 fn begins(node: &Node, kept: bool) -> String {
+    if node.machine.is_some() {
+        return format!(
+            "it is installed when the machine {} starts from the network and is approved",
+            node.mac
+        );
+    }
     let how = match (kept, node.autostart) {
         (false, true) => "it will be installed",
         (false, false) => "it will be installed when somebody starts it",
@@ -116,10 +122,18 @@ fn begins(node: &Node, kept: bool) -> String {
 fn bound(old: &Node, new: &Node) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut problem = |what| problems.push(Problem::at("site.toml", 0, what));
-    if new.disk < old.disk {
+    if new.machine.is_none() && new.disk < old.disk {
         problem(format!(
             "{}: the disk has {}, and a store is never made smaller; write disk = \"{}\" or more",
             old.name, old.disk, old.disk
+        ));
+    }
+    if new.machine.is_some() != old.machine.is_some() {
+        let (is, write) =
+            if old.machine.is_some() { ("a machine of its own", "keep") } else { ("a VM", "remove") };
+        problem(format!(
+            "{}: it is {is}; {write} machine, or give the node another name, which is another node",
+            old.name
         ));
     }
     // The network's configuration on its disk names it: with another one the node would never be heard of again.
@@ -135,6 +149,9 @@ fn bound(old: &Node, new: &Node) -> Vec<Problem> {
 
 /// Why a node's VM must be started again; empty where it need not. Its address its client changes while it runs.
 pub fn restarts(old: &Node, new: &Node) -> Vec<String> {
+    if new.machine.is_some() {
+        return Vec::new();
+    }
     [
         ("memory", old.memory.to_string(), new.memory.to_string()),
         ("vcpus", old.vcpus.to_string(), new.vcpus.to_string()),

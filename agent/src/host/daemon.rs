@@ -15,9 +15,11 @@ use crate::current::Current;
 use crate::host::consoles;
 use crate::host::keeper::{Keeper, KeeperMeans};
 use crate::host::lifecycle::{Lifecycle, Means};
+use crate::host::machines::Netboot;
 use crate::host::report::outbox::Outbox;
 use crate::host::report::queue::Queue;
 use crate::paths::Paths;
+use crate::server::approval::Approvals;
 use crate::server::tokens::Tokens;
 use crate::server::{Server, ServerConfig};
 use crate::vmm::uml::Uml;
@@ -72,17 +74,11 @@ pub fn serve(
     let _only = lock(paths)?;
     let (site, lock) = read_site(&paths.site())?;
     let depot = read_depot(paths)?;
-    let board = Arc::new(Board::new(&site));
-    for sink in sinks {
-        follow(&board, sink);
-    }
-    if let Some(issue) = &paths.issue {
-        consoles::follow(Arc::clone(&board), issue.clone());
-    }
+    let board = board(&site, sinks, paths);
     let driver = driver(&site, paths)?;
     let ack = SocketAddr::from((Ipv4Addr::UNSPECIFIED, site.server.ack_port));
     let current = Arc::new(Current::new(site, lock));
-    let tokens = Arc::new(Tokens::new());
+    let (tokens, approvals) = (Arc::new(Tokens::new()), Arc::new(Approvals::default()));
     let server = board.phase("server", || {
         Server::start(ServerConfig {
             current: Arc::clone(&current),
@@ -90,18 +86,22 @@ pub fn serve(
             depot: depot.clone(),
             board: Arc::clone(&board),
             tokens: Arc::clone(&tokens),
+            approvals: Arc::clone(&approvals),
             http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, HTTP_PORT)),
             tls: SocketAddr::from((Ipv4Addr::UNSPECIFIED, LCFG_SERVER_PORT)),
             ack,
         })
     })?;
     let authority = server.authority_pem();
+    let netboot = Arc::new(Netboot::new(paths, depot.machine.clone(), Arc::clone(&board)));
     let lifecycle = Lifecycle::start(Means {
         current: Arc::clone(&current),
         paths: paths.clone(),
         depot,
         board: Arc::clone(&board),
         tokens,
+        approvals,
+        netboot,
         driver,
         authority,
     });
@@ -125,6 +125,18 @@ pub fn serve(
     drop(server);
     board.say("host", "stopping", State::Succeeded, "");
     Ok(())
+}
+
+/// The board, with all that follow it.
+fn board(site: &Site, sinks: Vec<Sink>, paths: &Paths) -> Arc<Board> {
+    let board = Arc::new(Board::new(site));
+    for sink in sinks {
+        follow(&board, sink);
+    }
+    if let Some(issue) = &paths.issue {
+        consoles::follow(Arc::clone(&board), issue.clone());
+    }
+    board
 }
 
 /// One agent at a time.
@@ -166,7 +178,7 @@ fn driver(site: &Site, paths: &Paths) -> Result<Box<dyn Vmm>, Fault> {
         }
     };
     let lacks: Vec<String> =
-        site.nodes.iter().flat_map(|node| vmm::check(driver.capabilities(), driver.kind(), node)).collect();
+        site.vms().flat_map(|node| vmm::check(driver.capabilities(), driver.kind(), node)).collect();
     if lacks.is_empty() {
         return Ok(driver);
     }

@@ -25,6 +25,7 @@ pub mod journal;
 pub mod keeper;
 pub mod lifecycle;
 pub mod links;
+pub mod machines;
 pub mod mounts;
 pub mod plan;
 pub mod proposal;

@@ -216,13 +216,12 @@ fn too_small(disk: &DiskFact, parts: &[(&str, u64)]) -> Refusal {
 pub fn check_memory(site: &Site, facts: &Facts) -> Result<(), Refusal> {
     let Some(memory) = facts.memory else { return Ok(()) };
     let overhead = if site.host.vmm == VmmKind::Xen { XEN_OVERHEAD } else { 0 };
-    let nodes: u64 = site.nodes.iter().map(|node| node.memory.as_bytes()).sum();
+    let nodes: u64 = site.vms().map(|node| node.memory.as_bytes()).sum();
     let needs = site.host.memory.as_bytes() + nodes + overhead;
     if needs <= memory {
         return Ok(());
     }
-    let list =
-        list(site.nodes.iter().map(|node| format!("{}: {}", node.name, round(node.memory.as_bytes()))));
+    let list = list(site.vms().map(|node| format!("{}: {}", node.name, round(node.memory.as_bytes()))));
     let what = format!(
         "the machine has too little memory: {}; needed are {}:\n  the host: {}{list}",
         round(memory),

@@ -55,11 +55,15 @@ pub fn check(mut files: SiteFiles, against: Against<'_>) -> Result<Proposal, Vec
     };
     let driver = against.lifecycle.driver();
     let mut problems: Vec<Problem> = site
-        .nodes
-        .iter()
+        .vms()
         .flat_map(|node| vmm::check(driver.capabilities(), driver.kind(), node))
         .map(|lack| Problem::at("site.toml", 0, lack))
         .collect();
+    if site.machines().next().is_some() && !against.lifecycle.takes_machines() {
+        let what =
+            "the image was built without what nodes on machines of their own need; build and install it anew";
+        problems.push(Problem::at("site.toml", 0, what));
+    }
     let new = compile_all(&site, &lock, &files, sources, against.closures);
     problems.extend(told_once(
         new.iter().filter_map(|(node, made)| Some((&**node, made.as_ref().err()?.as_slice()))),

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gatehouse_model::site::DiskRule;
 use gatehouse_model::{Depot, Digest, Doing as _, Exit, Fault, Mac, NodeName};
 use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct Home {
     pub address: Ipv4Addr,
     /// Prefix length of the site's network.
     pub prefix: u8,
+    /// Whether the node is a machine of its own.
+    #[serde(default)]
+    pub machine: bool,
 }
 
 impl From<&Passport> for Home {
@@ -49,6 +53,7 @@ impl From<&Passport> for Home {
             mac: passport.mac,
             address: passport.address,
             prefix: passport.prefix,
+            machine: passport.token.is_none(),
         }
     }
 }
@@ -67,6 +72,17 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials").field("certificate", &self.certificate).finish_non_exhaustive()
     }
+}
+
+/// A node that the server knows now.
+#[derive(Debug)]
+pub struct Enrolled {
+    /// The connection by which it is known.
+    pub client: Client,
+    /// What it is known by.
+    pub own: Credentials,
+    /// For a machine: which of its disks the node is on.
+    pub disk: Option<DiskRule>,
 }
 
 /// A fetched profile.
@@ -164,24 +180,27 @@ impl Client {
         }
     }
 
-    /// Makes a key, has it certified in exchange for the token, and goes on with the certificate.
+    /// Has a key certified, in exchange for the token or because somebody has approved it. None if nobody has yet.
     ///
     /// # Errors
-    /// The server refuses the token, or is not the one that the site's authority vouches for.
-    pub fn enrol(&self, token: &str) -> Result<(Self, Credentials), Fault> {
-        let key = KeyPair::generate().doing(|| "making the node's key")?;
+    /// The server refuses, or is not the one that the site's authority vouches for.
+    pub fn enrol(&self, key: &KeyPair, token: Option<&str>) -> Result<Option<Enrolled>, Fault> {
         let request = CertificateParams::new(vec![self.home.node.to_string()])
-            .and_then(|params| params.serialize_request(&key))
+            .and_then(|params| params.serialize_request(key))
             .and_then(|request| request.pem())
             .doing(|| "making the certificate request")?;
-        let body = EnrolRequest { node: self.home.node.clone(), token: token.to_owned(), csr: request };
+        let token = token.map(str::to_owned);
+        let body = EnrolRequest { node: self.home.node.clone(), token, csr: request };
         let text = self.post("/enrol", "application/json", &serde_json::to_string(&body)?)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
         let answer: EnrolAnswer =
             serde_json::from_str(&text).doing(|| "reading the answer to the enrolment")?;
-        let credentials = Credentials { certificate: answer.certificate, key: key.serialize_pem() };
-        let known = Self::new(&self.home, Some(&credentials))?;
+        let own = Credentials { certificate: answer.certificate, key: key.serialize_pem() };
+        let known = Self::new(&self.home, Some(&own))?;
         let (plain, secure) = (self.plain.clone(), self.secure.clone());
-        Ok((Self { plain, secure, ..known }, credentials))
+        Ok(Some(Enrolled { client: Self { plain, secure, ..known }, own, disk: answer.disk }))
     }
 
     /// The node's profile.

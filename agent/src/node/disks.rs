@@ -7,9 +7,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use gatehouse_lcfg::Profile;
-use gatehouse_model::{Doing as _, Fault};
+use gatehouse_model::{Doing as _, Fault, NodeName};
 use nix::mount::{MsFlags, mount};
 
+use crate::node::own_disk;
 use crate::node::partitions::{Kind, Wanted, place, script, wanted};
 use crate::node::render;
 use crate::tool;
@@ -22,6 +23,8 @@ const NODE_WAIT: Duration = Duration::from_secs(10);
 pub struct Made {
     /// What it is for.
     pub wanted: Wanted,
+    /// Its number in the partition table.
+    pub number: usize,
     /// Its device node.
     pub node: PathBuf,
     /// Its id in the partition table.
@@ -30,8 +33,17 @@ pub struct Made {
     pub fs_uuid: String,
 }
 
+/// The disks that a node is put on.
+#[derive(Clone, Copy, Debug)]
+pub enum Disks<'a> {
+    /// Those that its hypervisor gave it.
+    Virtual,
+    /// The one of a machine that was chosen for the node.
+    Machine(&'a str, &'a NodeName),
+}
+
 /// The disks an installer may write to, in order. Only virtual disks: what a hypervisor gave this node is its
-/// own, while a disk of a physical machine must be claimed first.
+/// own, while that of a machine must be chosen.
 pub fn virtual_disks(names: &[String]) -> Vec<String> {
     let virtual_name = |name: &&String| {
         ["ubd", "xvd", "vd"].iter().any(|start| {
@@ -64,28 +76,23 @@ pub fn random_uuid() -> Result<String, Fault> {
 ///
 /// # Errors
 /// The machine has too few disks, or a program fails; the disks are then of no use.
-pub fn prepare(profile: &Profile, target: &Path) -> Result<Vec<Made>, Fault> {
+pub fn prepare(profile: &Profile, target: &Path, on: Disks<'_>) -> Result<Vec<Made>, Fault> {
     let tags = profile.tags("fstab", "disks");
-    let begun = Instant::now();
-    let mut names = block_devices()?;
-    // A paravirtual disk is negotiated with the host after its module is loaded.
-    while virtual_disks(&names).len() < tags.len() && begun.elapsed() < NODE_WAIT {
-        sleep(Duration::from_millis(50));
-        names = block_devices()?;
-    }
-    let disks = virtual_disks(&names);
-    if tags.len() > disks.len() {
-        return Err(Fault::new(format!(
-            "the profile has the disks {} and this machine the virtual disks {} (of the block devices {})",
-            tags.join(" "),
-            if disks.is_empty() { "none".to_owned() } else { disks.join(" ") },
-            names.join(" ")
-        )));
-    }
+    let disks = match on {
+        Disks::Virtual => await_virtual(&tags)?,
+        Disks::Machine(..) if tags.len() > 1 => {
+            let what = format!("the profile has the disks {} and a machine's node is on one", tags.join(" "));
+            return Err(Fault::new(what).help("name one disk in fstab.disks of the node's source"));
+        }
+        Disks::Machine(disk, _) => vec![disk.to_owned()],
+    };
     let mut made = Vec::new();
     for (tag, disk) in tags.into_iter().zip(&disks) {
         if profile.get("fstab", &format!("dopartition_{tag}")) == Some("yes") {
-            let parts = wanted(profile, tag)?;
+            let mut parts = wanted(profile, tag)?;
+            if let Disks::Machine(_, node) = on {
+                parts.splice(0..0, own_disk::loaders_parts(node));
+            }
             made.extend(partition(disk, parts).doing(|| format!("preparing {tag} (/dev/{disk})"))?);
         }
     }
@@ -99,6 +106,26 @@ pub fn prepare(profile: &Profile, target: &Path) -> Result<Vec<Made>, Fault> {
         mount_part(part, target).doing(|| format!("mounting {}", part.wanted.point))?;
     }
     Ok(made)
+}
+
+/// As many virtual disks as a profile has: a paravirtual one is negotiated with the host after its module is loaded.
+fn await_virtual(tags: &[&str]) -> Result<Vec<String>, Fault> {
+    let begun = Instant::now();
+    let mut names = block_devices()?;
+    while virtual_disks(&names).len() < tags.len() && begun.elapsed() < NODE_WAIT {
+        sleep(Duration::from_millis(50));
+        names = block_devices()?;
+    }
+    let disks = virtual_disks(&names);
+    if tags.len() <= disks.len() {
+        return Ok(disks);
+    }
+    Err(Fault::new(format!(
+        "the profile has the disks {} and this machine the virtual disks {} (of the block devices {})",
+        tags.join(" "),
+        if disks.is_empty() { "none".to_owned() } else { disks.join(" ") },
+        names.join(" ")
+    )))
 }
 
 fn depth(point: &str) -> usize {
@@ -127,7 +154,9 @@ fn partition(disk: &str, parts: Vec<Wanted>) -> Result<Vec<Made>, Fault> {
     for part in place(sectors, parts)? {
         placed.push((part, random_uuid()?));
     }
-    let table = script(&random_uuid()?, &placed);
+    let block = format!("/sys/block/{disk}/queue/logical_block_size");
+    let block = fs::read_to_string(&block).doing(|| format!("reading {block}"))?;
+    let table = script(&random_uuid()?, &placed, block.trim().parse().unwrap_or(512));
     let args = ["--quiet", "--wipe", "always", "--wipe-partitions", "always", "--no-tell-kernel", &device];
     tool::run_with_input("sfdisk", &args, &table)?;
     tool::run("blockdev", &["--rereadpt", &device])?;
@@ -138,7 +167,7 @@ fn partition(disk: &str, parts: Vec<Wanted>) -> Result<Vec<Made>, Fault> {
             let node = partition_node(disk, index + 1);
             wait_for(&node)?;
             let fs_uuid = format(&node, &part.wanted).doing(|| format!("formatting {}", node.display()))?;
-            Ok(Made { wanted: part.wanted, node, part_uuid, fs_uuid })
+            Ok(Made { wanted: part.wanted, number: index + 1, node, part_uuid, fs_uuid })
         })
         .collect()
 }
@@ -166,7 +195,8 @@ fn format(node: &Path, part: &Wanted) -> Result<String, Fault> {
             ("mkfs.ext4", vec!["-q", "-F", "-U", &uuid, "-E", "lazy_itable_init=1", &device])
         }
         Kind::Xfs => ("mkfs.xfs", vec!["-q", "-f", "-m", &xfs_id, &device]),
-        Kind::Vfat => ("mkfs.vfat", vec!["-F", "32", "-i", &serial, &device]),
+        Kind::Vfat | Kind::Esp => ("mkfs.vfat", vec!["-F", "32", "-i", &serial, &device]),
+        Kind::BiosBoot => return Ok(String::new()),
         Kind::Swap => ("mkswap", vec!["-q", "-U", &uuid, &device]),
     };
     tool::run(program, &args)?;
@@ -179,7 +209,7 @@ fn mount_part(part: &Made, target: &Path) -> Result<(), Fault> {
     // Until it is done an install is worth nothing, so nothing waits for the disk before the final sync.
     let options = match part.wanted.kind {
         Kind::Ext4 => Some("nobarrier,noinit_itable,commit=300"),
-        Kind::Xfs | Kind::Vfat | Kind::Swap => None,
+        _ => None,
     };
     let kind = Some(part.wanted.kind.name());
     mount(Some(&part.node), &point, kind, MsFlags::MS_NOATIME, options)?;
@@ -221,6 +251,7 @@ mod tests {
     #[test]
     fn fstab_names_file_systems_by_uuid() {
         let made = |wanted: Wanted| Made {
+            number: 1,
             wanted,
             node: "/dev/xvda1".into(),
             part_uuid: "p".into(),

@@ -1,5 +1,6 @@
 //! The installer: the first process of a node's initramfs. It asks the install server what the node shall be,
-//! makes it so on the node's own disk, acknowledges and powers off.
+//! makes it so on the node's own disk, acknowledges and powers off; on a machine of its own it is approved first, and
+//! starts the machine anew.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -11,19 +12,21 @@ use std::time::{Duration, Instant};
 
 use gatehouse_lcfg::{Contexts, Profile};
 use gatehouse_model::{Doing as _, Fault, State};
+use rcgen::{KeyPair, PublicKeyData as _};
 
-use crate::node::client::{Client, Credentials, Fetched, Home};
+use crate::node::client::{Client, Credentials, Enrolled, Fetched, Home};
 use crate::node::component::{self, Means};
 use crate::node::configure;
-use crate::node::disks::{self, Made};
+use crate::node::disks::{self, Disks, Made};
 use crate::node::keep::journal::Journal;
 use crate::node::keep::plan;
 use crate::node::machine;
 use crate::node::method::{Method, steps};
+use crate::node::own_disk;
 use crate::node::packages;
 use crate::node::progress::Teller;
 use crate::node::target::Target;
-use crate::wire::{Ack, Milestone, PASSPORT_PATH, Passport, PhaseTime};
+use crate::wire::{Ack, Milestone, PASSPORT_PATH, Passport, PhaseTime, fingerprint};
 
 /// Where the new root is mounted.
 const TARGET: &str = "/target";
@@ -31,8 +34,12 @@ const TARGET: &str = "/target";
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long the server may take to answer at all.
 const SERVER_WAIT: Duration = Duration::from_secs(120);
-/// How long a fault stands on the console before the power goes.
+/// How long a fault stands on the console before the power goes, and before a machine tries again: somebody may stand
+/// before it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+const LAST_WORDS_OF_MACHINE: Duration = Duration::from_secs(60);
+/// How often a machine asks whether it was approved.
+const ASK: Duration = Duration::from_secs(3);
 /// How long the last events may take to be sent.
 const FLUSH: Duration = Duration::from_secs(3);
 
@@ -44,17 +51,18 @@ pub fn init() -> ! {
         let error = Command::new(own).arg0("init").env("PATH", SEARCH_PATH).env("LC_ALL", "C").exec();
         eprintln!("starting again with a search path: {error}");
     }
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(installed)) {
+    let mut is_machine = false;
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| installed(&mut is_machine))) {
         let words = panic.downcast_ref::<String>().map(String::as_str);
         let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
         eprintln!("error: the installer panicked: {}", words.unwrap_or("without words"));
         sleep(LAST_WORDS);
     }
-    machine::power_off()
+    machine::leave(is_machine)
 }
 
 /// Runs the install and tells how it ended.
-fn installed() {
+fn installed(is_machine: &mut bool) {
     let started = machine::mount_basics().and_then(|()| machine::open_console()).and_then(|()| passport());
     let passport = match started {
         Ok(passport) => passport,
@@ -63,12 +71,13 @@ fn installed() {
             return sleep(LAST_WORDS);
         }
     };
+    *is_machine = passport.token.is_none();
     let mut teller = Teller::new(passport.node.clone());
     if let Err(fault) = Install::new(&passport, &mut teller).run() {
         eprint!("\n{}\n", fault.render());
         teller.say("install", State::Failed, None, fault.render().trim());
         teller.finish(LAST_WORDS);
-        sleep(LAST_WORDS);
+        sleep(if *is_machine { LAST_WORDS_OF_MACHINE } else { LAST_WORDS });
     }
 }
 
@@ -97,6 +106,8 @@ struct Orders {
     home: Home,
     client: Client,
     own: Credentials,
+    /// On a machine of its own: the disk that was chosen.
+    disk: Option<String>,
     fetched: Fetched,
     profile: Profile,
     steps: Vec<(String, Method)>,
@@ -122,6 +133,9 @@ impl<'a> Install<'a> {
         }
         // A profile without %umount% must not leave a disk half written.
         self.target.release()?;
+        if let Some(disk) = &orders.disk {
+            self.phase("loader", |install| install.make_bootable(&orders, disk))?;
+        }
         let root = self.made.iter().find(|part| part.wanted.point == "/");
         let ack = Ack {
             root: root.map(|part| format!("PARTUUID={}", part.part_uuid)),
@@ -149,14 +163,45 @@ impl<'a> Install<'a> {
         let home = Home::from(self.passport);
         let stranger = Client::new(&home, None)?;
         stranger.wait_for_server(SERVER_WAIT)?;
-        let (client, own) = stranger.enrol(&self.passport.token)?;
+        let Enrolled { client, own, disk } = self.introduce(&stranger)?;
         self.teller.connect(client.clone());
+        let disk = disk.map(|rule| own_disk::of_this_machine(&rule, &home.node)).transpose()?;
         let fetched = client.profile()?;
         let profile =
             Profile::from_xml(&fetched.xml).map_err(Fault::of_problems).doing(|| "reading the profile")?;
         let profile = profile.in_contexts(&Contexts::install()).map_err(Fault::of_problems)?;
         let steps = steps(&profile)?;
-        Ok(Orders { home, client, own, fetched, profile, steps })
+        Ok(Orders { home, client, own, disk, fetched, profile, steps })
+    }
+
+    /// Gets a certificate: for the token, or once somebody has approved what the console shows.
+    fn introduce(&mut self, stranger: &Client) -> Result<Enrolled, Fault> {
+        let key = KeyPair::generate().doing(|| "making the node's key")?;
+        if let Some(token) = self.passport.token.as_deref() {
+            let known = stranger.enrol(&key, Some(token))?;
+            return known.ok_or_else(|| Fault::new("the server takes the token and gives no certificate"));
+        }
+        let (node, server) = (&self.passport.node, self.passport.server);
+        let print = fingerprint(&key.subject_public_key_info());
+        println!(
+            "\n  This machine asks {server} to be installed as {node}; nothing was written yet.\n  \
+             If that is right, on the host there: gatectl node approve {node} {print}\n"
+        );
+        loop {
+            match stranger.enrol(&key, None) {
+                Ok(Some(known)) => return Ok(known),
+                Ok(None) => {}
+                // The server may be starting anew; whoever stands before the console sees why it takes so long.
+                Err(fault) => self.teller.say("enrol", State::Progress, None, &fault.to_string()),
+            }
+            sleep(ASK);
+        }
+    }
+
+    fn make_bootable(&self, orders: &Orders, disk: &str) -> Result<(), Fault> {
+        let depot = orders.client.depot()?;
+        let boot = depot.machine.ok_or_else(|| Fault::new("the depot has no boot loader for machines"))?;
+        own_disk::make_bootable(disk, &self.passport.node, &self.made, &orders.client, &boot)
     }
 
     fn step(&mut self, orders: &Orders, method: &Method) -> Result<(), Fault> {
@@ -165,7 +210,9 @@ impl<'a> Install<'a> {
         let means = Means { profile, home, target: &target, client };
         match method {
             Method::Disks => {
-                self.made = disks::prepare(profile, target.root())?;
+                let node = &self.passport.node;
+                let on = orders.disk.as_ref().map_or(Disks::Virtual, |disk| Disks::Machine(disk, node));
+                self.made = disks::prepare(profile, target.root(), on)?;
                 self.journal = Journal::open(&target);
                 Ok(())
             }

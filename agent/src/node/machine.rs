@@ -172,12 +172,12 @@ pub fn uptime() -> f64 {
     text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
 
-/// Switches the machine off.
-pub fn power_off() -> ! {
+/// Switches the VM off, whose host then starts it from its disk; or starts the machine anew, whose firmware does.
+pub fn leave(is_machine: bool) -> ! {
     nix::unistd::sync();
     // It comes back only when it fails.
-    let Err(error) = reboot(RebootMode::RB_POWER_OFF);
-    eprintln!("powering off: {error}");
+    let Err(error) = reboot(if is_machine { RebootMode::RB_AUTOBOOT } else { RebootMode::RB_POWER_OFF });
+    eprintln!("ending: {error}");
     // As the first process this one may not end; whoever watches the machine has a time limit.
     loop {
         sleep(Duration::from_secs(3600));

@@ -18,6 +18,7 @@ mod layer;
 mod machine;
 mod method;
 mod overlay;
+mod own_disk;
 mod packages;
 pub(crate) mod partitions;
 mod progress;
@@ -55,7 +56,7 @@ pub fn is_init() -> bool {
     std::process::id() == 1 || name == Some(OsStr::new("init"))
 }
 
-/// The installer; ends by powering the machine off.
+/// The installer; ends by powering the VM off, or starting the machine anew.
 pub fn init() -> ! {
     install::init()
 }

@@ -219,6 +219,7 @@ mod tests {
             schema: 1,
             agent: file("agent"),
             kernels: [].into(),
+            machine: None,
             layers: [(closure(ids), layer)].into(),
             pool: Pool {
                 suite: "trixie".into(),

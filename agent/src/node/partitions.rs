@@ -21,6 +21,10 @@ pub enum Kind {
     Vfat,
     /// Swap space.
     Swap,
+    /// GRUB's own partition on a machine with a BIOS; without a file system.
+    BiosBoot,
+    /// The EFI system partition of a machine.
+    Esp,
 }
 
 impl Kind {
@@ -33,14 +37,17 @@ impl Kind {
         match self {
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
-            Self::Vfat => "vfat",
+            Self::Vfat | Self::Esp => "vfat",
             Self::Swap => "swap",
+            Self::BiosBoot => "none",
         }
     }
 
     /// The partition type in a GPT.
     pub fn guid(self, point: &str) -> &'static str {
         match self {
+            Self::BiosBoot => "21686148-6449-6E6F-744E-656564454649",
+            Self::Esp => "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
             Self::Vfat if point == "/boot/efi" => "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
             Self::Vfat => "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7",
             Self::Swap => "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F",
@@ -149,11 +156,13 @@ pub fn place(sectors: u64, wanted: Vec<Wanted>) -> Result<Vec<Placed>, Fault> {
         .collect())
 }
 
-/// The table as sfdisk reads it.
-pub fn script(disk_id: &str, parts: &[(Placed, String)]) -> String {
+/// The table as sfdisk reads it, which counts in the disk's own sectors of so many bytes.
+pub fn script(disk_id: &str, parts: &[(Placed, String)], sector_size: u64) -> String {
+    let ratio = (sector_size / 512).max(1);
     let mut out = format!("label: gpt\nlabel-id: {disk_id}\nunit: sectors\n\n");
     for (part, id) in parts {
         let Placed { wanted, start, sectors } = part;
+        let (start, sectors) = (start / ratio, sectors / ratio);
         let guid = wanted.kind.guid(&wanted.point);
         let name = &wanted.tag;
         // Writing to a string cannot fail.
@@ -195,9 +204,10 @@ mod tests {
         let placed = place(4 << 21, vec![part("root", None, Kind::Ext4, "/")]).expect("fits");
         let parts: Vec<(Placed, String)> = placed.into_iter().map(|part| (part, "p-id".to_owned())).collect();
         assert_eq!(
-            script("d-id", &parts),
+            script("d-id", &parts, 512),
             "label: gpt\nlabel-id: d-id\nunit: sectors\n\nstart=2048, size=8384512, \
              type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, uuid=p-id, name=\"root\"\n"
         );
+        assert!(script("d-id", &parts, 4096).contains("\nstart=256, size=1048064, "));
     }
 }

@@ -223,6 +223,8 @@ pub struct BootEntry {
     pub initrd: Option<String>,
     /// UUID of the root file system.
     pub root: String,
+    /// The consoles, as kernel arguments.
+    pub consoles: &'static str,
     /// More kernel arguments.
     pub cmdline: String,
     /// Seconds to wait for somebody at the console.
@@ -232,11 +234,11 @@ pub struct BootEntry {
 /// `grub.cfg`. PV-GRUB finds this file itself, and `$root` is then the file system it lies on. It shows no progress:
 /// each change of that would go through hypervisor and host, for seconds where those are emulated.
 pub fn grub_cfg(entry: &BootEntry) -> String {
-    let BootEntry { kernel, initrd, root, cmdline, timeout } = entry;
+    let BootEntry { kernel, initrd, root, consoles, cmdline, timeout } = entry;
     let mut out = format!(
         "# Written by Gatehouse from the node's profile.\nset default=0\nset timeout={timeout}\n\
          set enable_progress_indicator=0\n\n\
-         menuentry 'Debian' {{\n    linux {kernel} root=UUID={root} ro console=hvc0"
+         menuentry 'Debian' {{\n    linux {kernel} root=UUID={root} ro {consoles}"
     );
     if !cmdline.trim().is_empty() {
         let _ = write!(out, " {}", cmdline.trim());
@@ -370,6 +372,7 @@ mod tests {
             kernel: "/vmlinuz".into(),
             initrd: Some("/initrd.img".into()),
             root: "u-u".into(),
+            consoles: "console=hvc0",
             cmdline: String::new(),
             timeout: 0,
         };

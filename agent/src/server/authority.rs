@@ -13,6 +13,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::keep;
+use crate::wire::fingerprint;
 
 const DAY: u64 = 86_400;
 /// How long what the authority signs is good for: longer than any machine lasts, as nobody would renew it.
@@ -92,6 +93,16 @@ impl Authority {
         let name = SanType::DnsName(format!("{node}.{}", self.domain).try_into()?);
         let params = leaf(self.epoch, node.as_str(), vec![name], ExtendedKeyUsagePurpose::ClientAuth);
         Ok(self.sign(&params, &request.public_key)?.pem())
+    }
+
+    /// What people compare of a certificate request's key.
+    ///
+    /// # Errors
+    /// The request is not one.
+    pub fn fingerprint_of(csr_pem: &str) -> Result<String, Fault> {
+        let request =
+            CertificateSigningRequestParams::from_pem(csr_pem).doing(|| "reading a certificate request")?;
+        Ok(fingerprint(&request.public_key.subject_public_key_info()))
     }
 
     /// Makes a key and certificate for the server itself. Anew at every start and never on a disk: nodes believe

@@ -34,7 +34,14 @@ impl Files {
         let layers = depot.layers.values().map(|layer| (format!("/{}", layer.file.path), &layer.file));
         let pool = depot.pool.index.iter().chain(depot.pool.packages.values());
         let pool = pool.map(|file| (format!("/{}", file.path), file));
-        let named = agent.into_iter().chain(layers).chain(pool).filter(|(_, file)| is_below(&file.path));
+        let loaders = depot.machine.iter().flat_map(|machine| [&machine.boot, &machine.core, &machine.efi]);
+        let loaders = loaders.map(|file| (format!("/{}", file.path), file));
+        let named = agent
+            .into_iter()
+            .chain(layers)
+            .chain(pool)
+            .chain(loaders)
+            .filter(|(_, file)| is_below(&file.path));
         Self { named: named.map(|(address, file)| (address, Named::new(dir, file))).collect() }
     }
 

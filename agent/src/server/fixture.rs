@@ -8,6 +8,7 @@ use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
+use super::approval::Approvals;
 use super::tokens::Tokens;
 use super::{Running, Server, ServerConfig};
 use crate::control::board::Board;
@@ -58,6 +59,7 @@ pub(crate) struct Place {
     pub(crate) board: Arc<Board>,
     pub(crate) notify_port: u16,
     pub(super) tokens: Arc<Tokens>,
+    pub(super) approvals: Arc<Approvals>,
     pub(super) layer: Vec<u8>,
 }
 
@@ -76,7 +78,14 @@ impl Place {
         fs::write(dir.path().join("depot/agent"), "the agent").expect("written");
         fs::write(dir.path().join("depot/secret"), "not named").expect("written");
         let board = Arc::new(Board::new(&sample_site()));
-        Self { dir, board, notify_port: 732, tokens: Arc::new(Tokens::new()), layer }
+        Self {
+            dir,
+            board,
+            notify_port: 732,
+            tokens: Arc::new(Tokens::new()),
+            approvals: Arc::default(),
+            layer,
+        }
     }
 
     pub(crate) fn paths(&self) -> Paths {
@@ -94,6 +103,7 @@ impl Place {
             schema: 1,
             agent: file("agent", b"the agent"),
             kernels: [].into(),
+            machine: None,
             layers: [(Digest::of(b"closure"), layer)].into(),
             pool: self.pool(),
         };
@@ -106,6 +116,7 @@ impl Place {
             depot,
             board: Arc::clone(&self.board),
             tokens: Arc::clone(&self.tokens),
+            approvals: Arc::clone(&self.approvals),
             http: any,
             tls: any,
             ack: any,
@@ -199,7 +210,7 @@ impl Client {
     }
 
     pub(super) fn enrol(&self, name: &str, token: &str, csr: &str) -> Reply {
-        let request = EnrolRequest { node: node(name), token: token.into(), csr: csr.into() };
+        let request = EnrolRequest { node: node(name), token: Some(token.into()), csr: csr.into() };
         self.post("/enrol", &serde_json::to_string(&request).expect("text"))
     }
 }

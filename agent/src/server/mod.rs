@@ -3,6 +3,7 @@
 //! [`Server::start`] opens two ports on a runtime of its own: plain HTTP for what is not secret and checked by digest
 //! (layers, pool, agent), TLS for the rest. Who asks over TLS is known by the certificate got with a one-time token.
 
+pub mod approval;
 pub mod authority;
 pub mod closure;
 mod files;
@@ -41,6 +42,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use gatehouse_model::{Depot, Doing as _, Fault, NodeName, State};
 use tokio::runtime::{Builder, Runtime};
 
+use self::approval::Approvals;
 use self::authority::Authority;
 use self::closure::Closures;
 use self::files::Files;
@@ -79,6 +81,8 @@ pub struct ServerConfig {
     pub board: Arc<Board>,
     /// The tokens that nodes may show.
     pub tokens: Arc<Tokens>,
+    /// The machines that ask to be let in.
+    pub approvals: Arc<Approvals>,
     /// Where plain HTTP is served; port 0 takes any that is free.
     pub http: SocketAddr,
     /// Where TLS is served; port 0 takes any that is free.
@@ -96,6 +100,7 @@ pub struct Server {
     repository: Repository,
     board: Arc<Board>,
     tokens: Arc<Tokens>,
+    approvals: Arc<Approvals>,
     authority: Authority,
     profiles: Profiles,
     view: ViewKey,
@@ -127,7 +132,7 @@ impl Server {
     }
 
     fn start_all(config: ServerConfig) -> Result<Running, Fault> {
-        let ServerConfig { current, paths, depot, board, tokens, http, tls, ack } = config;
+        let ServerConfig { current, paths, depot, board, tokens, approvals, http, tls, ack } = config;
         // What these have of the site cannot change on a running machine.
         let now = current.get();
         let site = &now.site;
@@ -145,6 +150,7 @@ impl Server {
             current,
             board,
             tokens,
+            approvals,
             authority,
             profiles,
             view: ViewKey::open(&paths)?,

@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 use axum::{RequestPartsExt as _, Router};
 use gatehouse_model::{Digest, Event, NodeName};
 
+use super::authority::Authority;
 use super::tls::{Peer, TlsListener};
 use super::{Server, files, status};
 use crate::control::board::now_millis;
@@ -75,23 +76,32 @@ where
 }
 
 async fn enrol(
+    ConnectInfo(peer): ConnectInfo<Peer>,
     State(server): State<Arc<Server>>,
     Json(request): Json<EnrolRequest>,
-) -> Result<Json<EnrolAnswer>, Refused> {
+) -> Result<Response, Refused> {
     // Signed before the token is redeemed, so that a request that is none leaves the token good.
-    let certificate = server
-        .authority
-        .issue(&request.csr, &request.node)
-        .map_err(|fault| refuse(StatusCode::BAD_REQUEST, fault))?;
-    let known = server.current.get().site.node(request.node.as_str()).is_some();
-    if known && server.tokens.redeem(&request.node, &request.token) {
-        Ok(Json(EnrolAnswer { certificate }))
-    } else {
-        Err(refuse(
-            StatusCode::FORBIDDEN,
-            "this token is wrong, used or too old; start the node's install again",
-        ))
+    let wrong = |fault| refuse(StatusCode::BAD_REQUEST, fault);
+    let certificate = server.authority.issue(&request.csr, &request.node).map_err(wrong)?;
+    let now = server.current.get();
+    let node = now.site.node(request.node.as_str());
+    let disk = node.and_then(|node| node.machine.clone());
+    match (&request.token, node, &disk) {
+        (Some(token), Some(_), None) if server.tokens.redeem(&request.node, token) => {}
+        (None, Some(_), Some(_)) => {
+            let fingerprint = Authority::fingerprint_of(&request.csr).map_err(wrong)?;
+            if !server.approvals.ask(&request.node, &fingerprint, peer.from.ip()) {
+                return Ok(StatusCode::ACCEPTED.into_response());
+            }
+        }
+        _ => {
+            return Err(refuse(
+                StatusCode::FORBIDDEN,
+                "this token is wrong, used or too old; start the node's install again",
+            ));
+        }
     }
+    Ok(Json(EnrolAnswer { certificate, disk }).into_response())
 }
 
 async fn depot(_: Caller, State(server): State<Arc<Server>>) -> Response {

@@ -119,7 +119,11 @@ impl Listener for TlsListener {
 
 /// The certificate that a client has shown, already checked to be from the site's authority.
 #[derive(Clone, Debug)]
-pub(super) struct Peer(Option<Arc<Shown>>);
+pub(super) struct Peer {
+    /// Where it asks from.
+    pub(super) from: SocketAddr,
+    shown: Option<Arc<Shown>>,
+}
 
 /// A certificate, and once it was looked for, the name in it: a connection that stays asks many times.
 #[derive(Debug)]
@@ -136,14 +140,15 @@ impl Connected<IncomingStream<'_, TlsListener>> for Peer {
             certificate: certificate.clone().into_owned(),
             name: OnceLock::new(),
         };
-        Self(first.map(|certificate| Arc::new(shown(certificate))))
+        let shown = first.map(|certificate| Arc::new(shown(certificate)));
+        Self { from: *stream.remote_addr(), shown }
     }
 }
 
 impl Peer {
     /// Which node of the site this is.
     pub(super) fn node(&self, site: &Site) -> Option<NodeName> {
-        let shown = self.0.as_ref()?;
+        let shown = self.shown.as_ref()?;
         // A site may lose a node while its connection stays, and a node that is new to it connects anew.
         let name = shown.name.get_or_init(|| find(&shown.certificate, site)).as_ref()?;
         site.node(name.as_str()).map(|node| node.name.clone())

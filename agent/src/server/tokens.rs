@@ -80,7 +80,7 @@ pub(super) fn same(a: &Digest, b: &Digest) -> bool {
 }
 
 /// Time since boot, sleep included: the clock on the wall may jump by years at first boot.
-fn boot_time() -> Duration {
+pub(super) fn boot_time() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has this clock since 2.6.39").into()
 }
 

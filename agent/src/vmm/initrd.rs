@@ -28,8 +28,16 @@ pub fn write(archives: &[&Path], passport: &Passport, to: &Path) -> Result<(), F
         out.write_all(&[0; 3][..usize::try_from(pad).unwrap_or(0)]).doing(doing)?;
         length += pad;
     }
-    let json = serde_json::to_vec(passport).doing(doing)?;
-    out.write_all(&cpio(&[("gatehouse", None), (PASSPORT_PATH, Some(&json))])).doing(doing)
+    out.write_all(&of_passport(passport)?).doing(doing)
+}
+
+/// The archive that holds only the passport, for a boot loader that puts the archives together itself.
+///
+/// # Errors
+/// None that can be mended: the passport is not JSON.
+pub fn of_passport(passport: &Passport) -> Result<Vec<u8>, Fault> {
+    let json = serde_json::to_vec(passport).doing(|| "writing a passport")?;
+    Ok(cpio(&[("gatehouse", None), (PASSPORT_PATH, Some(&json))]))
 }
 
 /// An uncompressed `newc` archive of directories (no contents) and files, for root only.

@@ -15,9 +15,12 @@ use crate::tools::Tools;
 pub const MENU: &str = include_str!("grub.cfg");
 
 /// What GRUB needs on any machine to read the menu and all that it names; it has no directory of modules.
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 19] = [
     "part_gpt",
     "fat",
+    // A node on a machine of its own starts the kernel on its root.
+    "ext2",
+    "xfs",
     "normal",
     "configfile",
     "echo",

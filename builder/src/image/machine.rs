@@ -54,7 +54,7 @@ impl Hardware {
     /// What is enough for a site whose image has so many bytes.
     pub fn of(site: &Site, image: u64) -> Self {
         let disks: u64 = site.nodes.iter().map(|node| node.disk.as_bytes()).sum();
-        let memories: u64 = site.nodes.iter().map(|node| node.memory.as_bytes()).sum();
+        let memories: u64 = site.vms().map(|node| node.memory.as_bytes()).sum();
         let disk = image * 2 + disks + disks / 10 + DISK_EXTRA;
         Self {
             disk: DISK.max(disk).next_multiple_of(1 << 30),
@@ -167,7 +167,7 @@ fn arguments(
     let (accel, cpu) = match accelerator {
         Accelerator::Kvm => ("kvm", "host"),
         // The same befalls nodes of several processors (see `with_one_processor`), but not if these take turns.
-        Accelerator::Tcg if site.nodes.iter().any(|node| node.vcpus > 1) => ("tcg,thread=single", TCG_CPU),
+        Accelerator::Tcg if site.vms().any(|node| node.vcpus > 1) => ("tcg,thread=single", TCG_CPU),
         Accelerator::Tcg => ("tcg,thread=multi", TCG_CPU),
     };
     let words = [

@@ -9,7 +9,7 @@ mod console;
 mod contents;
 mod drives;
 mod erofs;
-mod grub;
+pub mod grub;
 mod kvm;
 mod layout;
 mod machine;

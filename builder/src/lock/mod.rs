@@ -17,6 +17,9 @@ use crate::{parallel, term};
 pub use archive::Archives;
 pub use wishes::of_host;
 
+/// Sets that are unpacked and never configured: they need not have what every Debian has.
+const UNCONFIGURED: [&str; 2] = [gatehouse_model::SET_INSTALLER, gatehouse_model::SET_MACHINE];
+
 /// What is asked of the solver: names of sets with their wishes.
 type Request = BTreeMap<String, Vec<String>>;
 
@@ -64,7 +67,7 @@ fn make(dir: &SiteDir, site: &Site, agent: Digest, cache: &Cache) -> Result<Lock
     let solver = apt::Solver::open(site, &archives, cache)?;
     let wanted: Vec<_> = request.iter().collect();
     let answers = parallel::each(&wanted, parallel::processors(), |(name, wishes)| {
-        let chosen = solver.solve(wishes, *name != gatehouse_model::SET_INSTALLER).doing(|| {
+        let chosen = solver.solve(wishes, !UNCONFIGURED.contains(&name.as_str())).doing(|| {
             let of = if name.starts_with("node-") { "a node's package list" } else { name };
             format!("choosing the packages of {of}")
         });

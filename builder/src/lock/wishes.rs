@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gatehouse_model::site::VmmKind;
-use gatehouse_model::{SET_EXTRA, SET_HOST, SET_INSTALLER, SET_TOOLS, Site};
+use gatehouse_model::{SET_EXTRA, SET_HOST, SET_INSTALLER, SET_MACHINE, SET_TOOLS, Site};
 
 /// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters, signs its pool (`sqop`), and takes
 /// its site by `git push`. Without libpam-systemd a login starts no service manager of its own, which takes an emulated
@@ -37,8 +37,11 @@ const HOST: [&str; 23] = [
 /// What a host needs to run nodes under Xen; `grub-xen-host` lets a node start its own kernel.
 const HOST_XEN: [&str; 3] = ["grub-xen-host", "xen-system-amd64", "xen-utils-common"];
 
-/// The installer: unpacked without maintainer scripts, so nothing that needs configuring.
-const INSTALLER: [&str; 13] = [
+/// What a host needs for nodes on machines of their own: DHCP and TFTP.
+const HOST_MACHINES: &str = "dnsmasq-base";
+
+/// The installer: unpacked without maintainer scripts, so nothing that needs configuring. A kernel comes with it.
+const INSTALLER: [&str; 12] = [
     "base-files",
     "coreutils",
     "dosfstools",
@@ -48,11 +51,14 @@ const INSTALLER: [&str; 13] = [
     "iproute2",
     "kmod",
     "libc-bin",
-    "linux-image-cloud-amd64",
     "mount",
     "util-linux",
     "xfsprogs",
 ];
+
+/// The installer's kernel in VMs, and on machines of their own.
+const KERNEL_OF_VMS: &str = "linux-image-cloud-amd64";
+const KERNEL_OF_MACHINES: &str = "linux-image-amd64";
 
 /// Programs that make images, the kernel of User Mode Linux, and what a trial without a host signs its pool with.
 const TOOLS: [&str; 8] = [
@@ -72,16 +78,28 @@ pub fn of_host(site: &Site) -> BTreeMap<String, Vec<String>> {
     if site.host.vmm == VmmKind::Xen {
         host.extend(HOST_XEN.iter().map(ToString::to_string));
     }
+    let has_machines = site.machines().next().is_some();
+    if has_machines {
+        host.push(HOST_MACHINES.to_owned());
+    }
     host.extend(site.packages.host.iter().cloned());
     host.extend(site.packages.firmware.iter().cloned());
     host.sort();
     host.dedup();
     let fixed = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let installer = |kernel: &str, firmware: &[String]| {
+        let mut all = [fixed(&INSTALLER), vec![kernel.to_owned()], firmware.to_vec()].concat();
+        all.sort();
+        all
+    };
     let mut sets = BTreeMap::from([
         (SET_HOST.to_owned(), host),
-        (SET_INSTALLER.to_owned(), fixed(&INSTALLER)),
+        (SET_INSTALLER.to_owned(), installer(KERNEL_OF_VMS, &[])),
         (SET_TOOLS.to_owned(), fixed(&TOOLS)),
     ]);
+    if has_machines {
+        sets.insert(SET_MACHINE.to_owned(), installer(KERNEL_OF_MACHINES, &site.packages.firmware));
+    }
     if !site.packages.extra.is_empty() {
         sets.insert(SET_EXTRA.to_owned(), site.packages.extra.clone());
     }

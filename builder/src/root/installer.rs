@@ -14,7 +14,7 @@ use super::tree::{Entry, Kind, walk};
 use super::{Spec, cpio, overlay_files};
 
 /// Modules that the installer may need under any vmm, with what they depend on.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 16] = [
     "xen-blkfront",
     "xen-netfront",
     "virtio_blk",
@@ -23,6 +23,9 @@ const MODULES: [&str; 14] = [
     "virtio_scsi",
     "sd_mod",
     "ext4",
+    // What ext4 asks for by its algorithm's name; where it is not built in.
+    "crc32c_generic",
+    "crc32c-intel",
     "xfs",
     "vfat",
     "nls_ascii",
@@ -30,6 +33,32 @@ const MODULES: [&str; 14] = [
     "nls_iso8859-1",
     "erofs",
 ];
+
+/// Where the kernel for any machine has the modules that an install there may need: disks, networks, and what those
+/// are attached to. A kernel for VMs has few of them.
+const MODULES_OF_MACHINES: [&str; 17] = [
+    "kernel/drivers/ata/",
+    "kernel/drivers/block/",
+    "kernel/drivers/dca/",
+    "kernel/drivers/hid/",
+    "kernel/drivers/i2c/",
+    "kernel/drivers/message/",
+    "kernel/drivers/mmc/",
+    "kernel/drivers/net/ethernet/",
+    "kernel/drivers/net/mdio/",
+    "kernel/drivers/net/phy/",
+    "kernel/drivers/net/usb/",
+    "kernel/drivers/nvme/",
+    "kernel/drivers/pci/",
+    "kernel/drivers/scsi/",
+    "kernel/drivers/usb/host/",
+    "kernel/drivers/usb/storage/",
+    "kernel/drivers/virtio/",
+];
+/// Marks the kernel for VMs in its release.
+const CLOUD: &str = "cloud";
+/// What drivers load into their devices.
+const FIRMWARE: &str = "usr/lib/firmware";
 
 /// The programs that the installer runs, and those that a person needs to look around in it.
 const PROGRAMS: [&str; 29] = [
@@ -200,7 +229,8 @@ fn choose_modules(root: &Path, kernel: &str) -> Result<BTreeSet<String>, Fault> 
     depmod(root, kernel)?;
     let dir = root.join("usr/lib/modules").join(kernel);
     let text = fs::read_to_string(dir.join("modules.dep")).doing(|| "reading modules.dep")?;
-    let kept = closure(&text, &MODULES);
+    let everywhere: &[&str] = if kernel.contains(CLOUD) { &[] } else { &MODULES_OF_MACHINES };
+    let mut kept = closure(&text, &MODULES, everywhere);
     let prefix = format!("usr/lib/modules/{kernel}/");
     for entry in walk(&dir, u64::MAX)? {
         if entry.kind == Kind::File && entry.name.contains(".ko") && !kept.contains(&entry.name) {
@@ -220,7 +250,12 @@ fn choose_modules(root: &Path, kernel: &str) -> Result<BTreeSet<String>, Fault> 
         "devname",
     ];
     let tables = tables.iter().map(|name| format!("{prefix}modules.{name}"));
-    Ok(kept.iter().map(|name| format!("{prefix}{name}")).chain(tables).collect())
+    kept = kept.iter().map(|name| format!("{prefix}{name}")).chain(tables).collect();
+    if root.join(FIRMWARE).is_dir() {
+        let files = walk(&root.join(FIRMWARE), u64::MAX)?.into_iter().filter(|entry| entry.kind != Kind::Dir);
+        kept.extend(files.map(|entry| format!("{FIRMWARE}/{}", entry.name)));
+    }
+    Ok(kept)
 }
 
 fn depmod(root: &Path, kernel: &str) -> Result<(), Fault> {
@@ -229,8 +264,8 @@ fn depmod(root: &Path, kernel: &str) -> Result<(), Fault> {
     if output.status.success() { Ok(()) } else { Err(Fault::new(format!("depmod: {}", words.trim()))) }
 }
 
-/// The lines of `modules.dep` for some modules: their own paths and those they need.
-fn closure(dep: &str, wanted: &[&str]) -> BTreeSet<String> {
+/// The lines of `modules.dep` for some modules and for whole directories: their own paths and those they need.
+fn closure(dep: &str, wanted: &[&str], everywhere: &[&str]) -> BTreeSet<String> {
     let module = |path: &str| {
         let file = path.rsplit('/').next().unwrap_or_default();
         file.split(".ko").next().unwrap_or_default().replace('-', "_")
@@ -238,7 +273,9 @@ fn closure(dep: &str, wanted: &[&str]) -> BTreeSet<String> {
     let wanted: BTreeSet<String> = wanted.iter().map(|name| name.replace('-', "_")).collect();
     let lines = dep.lines().filter_map(|line| line.split_once(':'));
     lines
-        .filter(|(path, _)| wanted.contains(&module(path)))
+        .filter(|(path, _)| {
+            wanted.contains(&module(path)) || everywhere.iter().any(|dir| path.starts_with(dir))
+        })
         .flat_map(|(path, needs)| std::iter::once(path).chain(needs.split_whitespace()))
         .map(str::to_owned)
         .collect()
@@ -261,7 +298,9 @@ mod tests {
     #[test]
     fn modules_bring_what_they_need() {
         let dep = "kernel/a/x-y.ko.xz: kernel/b/z.ko.xz\nkernel/b/z.ko.xz:\nkernel/c/w.ko.xz:\n";
-        let kept: Vec<_> = closure(dep, &["x_y"]).into_iter().collect();
+        let kept: Vec<_> = closure(dep, &["x_y"], &[]).into_iter().collect();
         assert_eq!(kept, ["kernel/a/x-y.ko.xz", "kernel/b/z.ko.xz"]);
+        let kept: Vec<_> = closure(dep, &["x_y"], &["kernel/c/"]).into_iter().collect();
+        assert_eq!(kept.last().map(String::as_str), Some("kernel/c/w.ko.xz"));
     }
 }

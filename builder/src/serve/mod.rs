@@ -124,7 +124,15 @@ fn configure(
 fn start(config: &Path, sender: Sender<Heard>) -> Result<Child, Fault> {
     let file = format!("--conf-file={}", config.display());
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", DNSMASQ, "--keep-in-foreground", "--user=root", &file]);
+    command.args([
+        "--pdeathsig",
+        "KILL",
+        DNSMASQ,
+        "--keep-in-foreground",
+        "--user=root",
+        "--group=root",
+        &file,
+    ]);
     let mut child = command
         .stdin(Stdio::null())
         .stderr(Stdio::piped())

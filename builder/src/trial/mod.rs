@@ -60,6 +60,8 @@ struct NodeLine {
     name: String,
     state: String,
     address: String,
+    #[serde(default)]
+    machine: bool,
     install_seconds: Option<f64>,
     #[serde(default)]
     phases: Vec<PhaseLine>,
@@ -243,7 +245,8 @@ fn settled(board: Board) -> Result<Option<Board>, Fault> {
     if let Some(node) = board.nodes.iter().find(|node| node.state == "failed") {
         return Err(Fault::new(format!("node {} failed: {}", node.name, node.message)));
     }
-    Ok(board.nodes.iter().all(|node| node.state == "running").then_some(board))
+    // A machine of its own comes when somebody starts it.
+    Ok(board.nodes.iter().all(|node| node.machine || node.state == "running").then_some(board))
 }
 
 fn outcome(board: &Board, took: Duration, ways: &ssh::Ways) -> Outcome {

@@ -75,7 +75,7 @@ impl Site {
     /// Nothing is promised twice: stores are sparse, but a node may fill its own.
     pub fn check_fit(&self, memory: Size, vms: Size) -> Vec<Problem> {
         let sum = |size: fn(&super::Node) -> Size| {
-            self.nodes.iter().fold(0_u64, |all, node| all.saturating_add(size(node).as_bytes()))
+            self.vms().fold(0_u64, |all, node| all.saturating_add(size(node).as_bytes()))
         };
         let mut problems = Vec::new();
         let wanted = Size::bytes(sum(|node| node.memory).saturating_add(self.host.memory.as_bytes()));
@@ -212,13 +212,15 @@ fn disks(r: &mut Reader, top: &Section<'_>) -> Vec<DiskRule> {
     rules
 }
 
-fn disk(r: &mut Reader, section: &Section<'_>, role: Option<DiskRole>) -> DiskRule {
+/// The rule that a section has for a disk.
+pub(super) fn disk(r: &mut Reader, section: &Section<'_>, role: Option<DiskRole>) -> DiskRule {
     let min_size = section.parsed::<Size>(r, "min-size").map(|at| at.value);
     let max = section.parsed::<Size>(r, "max-size");
     if let (Some(min), Some(max)) = (min_size, &max)
         && min > max.value
     {
-        let what = format!("disk.max-size: {} is less than min-size, {min}; write more", max.value);
+        let what =
+            format!("{}: {} is less than min-size, {min}; write more", section.path("max-size"), max.value);
         r.problem(max.line, what);
     }
     let mut glob = |key| section.read(r, key, values::glob).map(|at| at.value);

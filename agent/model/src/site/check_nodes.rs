@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 
+use super::check::disk as disk_rule;
 use super::read::{At, Reader, Section};
-use super::{Network, Node, Subnet, values};
+use super::{DiskRole, DiskRule, Network, Node, Subnet, values};
 use crate::{Mac, NodeName, Size};
 
-pub(super) const NODE: &[&str] = &["name", "address", "mac", "memory", "vcpus", "disk", "role", "autostart"];
+pub(super) const NODE: &[&str] =
+    &["name", "address", "mac", "memory", "vcpus", "disk", "role", "autostart", "machine"];
+pub(super) const MACHINE: &[&str] =
+    &["mac", "serial", "model", "path", "wwn", "bus", "ssd", "min-size", "max-size", "sort", "erase"];
 
 /// Names that mean something else in messages, tags and `/etc/hosts`.
 const RESERVED: &[&str] = &["host", "localhost"];
@@ -111,6 +115,7 @@ struct NodeParts {
     disk: Option<Size>,
     role: String,
     autostart: bool,
+    machine: Option<DiskRule>,
 }
 
 impl NodeParts {
@@ -124,6 +129,7 @@ impl NodeParts {
             disk: self.disk?,
             role: self.role,
             autostart: self.autostart,
+            machine: self.machine,
         })
     }
 }
@@ -142,7 +148,27 @@ fn node_parts(
     if let (Some(subnet), Some(address)) = (subnet, &address) {
         inside(r, "node.address", subnet, address);
     }
-    let given = section.read(r, "mac", |text| {
+    let memory = whole_mib(r, section, "memory");
+    let vcpus = section.number(r, "vcpus", 1, 128).unwrap_or(1);
+    let role = section.read(r, "role", values::role).map(|at| at.value).unwrap_or_default();
+    let autostart = section.flag(r, "autostart").unwrap_or(true);
+    if section.has("machine") {
+        let (mac, machine) = machine(r, section);
+        let (memory, disk) = (memory.or(Some(Size::default())), Some(Size::default()));
+        return NodeParts { name, address, mac, memory, vcpus, disk, role, autostart, machine };
+    }
+    let mac = mac(r, section).or_else(|| {
+        let (site, name) = (site?, name.as_ref()?);
+        Some(At { line: name.line, value: Mac::derived(&format!("{site}/{}", name.value)) })
+    });
+    let memory = section.require(r, "memory", memory, "\"512MiB\"");
+    let disk = whole_mib(r, section, "disk");
+    let disk = section.require(r, "disk", disk, "\"4GiB\"");
+    NodeParts { name, address, mac, memory, vcpus, disk, role, autostart, machine: None }
+}
+
+fn mac(r: &mut Reader, section: &Section<'_>) -> Option<At<Mac>> {
+    section.read(r, "mac", |text| {
         let mac: Mac = text.parse()?;
         if mac.bytes()[0] & 1 == 0 && mac.bytes() != [0; 6] {
             return Ok(mac);
@@ -150,21 +176,21 @@ fn node_parts(
         Err(format!(
             "{mac} is not the address of one machine; write one that begins with 02, or remove the key"
         ))
-    });
-    let mac = given.or_else(|| {
-        let (site, name) = (site?, name.as_ref()?);
-        Some(At { line: name.line, value: Mac::derived(&format!("{site}/{}", name.value)) })
-    });
-    let memory = whole_mib(r, section, "memory");
-    let disk = whole_mib(r, section, "disk");
-    NodeParts {
-        name,
-        address,
-        mac,
-        memory: section.require(r, "memory", memory, "\"512MiB\""),
-        vcpus: section.number(r, "vcpus", 1, 128).unwrap_or(1),
-        disk: section.require(r, "disk", disk, "\"4GiB\""),
-        role: section.read(r, "role", values::role).map(|at| at.value).unwrap_or_default(),
-        autostart: section.flag(r, "autostart").unwrap_or(true),
+    })
+}
+
+/// `machine = { mac = … }`: what a VM is given the machine brings along.
+fn machine(r: &mut Reader, node: &Section<'_>) -> (Option<At<Mac>>, Option<DiskRule>) {
+    for (key, instead) in
+        [("mac", "write it in machine = { mac = … }"), ("disk", "its disk is the machine's own; remove it")]
+    {
+        if node.has(key) {
+            r.problem(node.line, format!("node.{key}: the node is a machine of its own; {instead}"));
+        }
     }
+    let section = node.section(r, "machine", "node.machine");
+    section.only(r, MACHINE);
+    let mac = mac(r, &section);
+    let mac = section.require(r, "mac", mac, "\"00:16:3e:12:34:56\"");
+    (mac, Some(disk_rule(r, &section, Some(DiskRole::System))))
 }

@@ -199,20 +199,65 @@ pub struct NodeSection {
     /// Its hardware address; made from the site's and the node's name where it is not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// Its memory, such as `512MiB`.
-    pub memory: String,
+    /// Its memory, such as `512MiB`; needed by a VM, and for a machine what the LCFG sources see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
     /// How many processors it has; 1 where it is not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 128))]
     pub vcpus: Option<u32>,
-    /// Size of its first disk, such as `4GiB`.
-    pub disk: String,
+    /// Size of its first disk, such as `4GiB`; needed by a VM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
     /// A word that the LCFG sources see as `NODE_ROLE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
     /// Whether it starts when the host starts; true where it is not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub autostart: Option<bool>,
+    /// The node is a machine of its own, which starts from the network and is installed by the host's install server
+    /// once somebody has approved it (`gatectl node approve`); a VM where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineSection>,
+}
+
+/// A machine that is a node, and which of its disks the node is on: all keys given must match, and exactly one disk must
+/// be left. A disk with anything on it is refused unless it is this node's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MachineSection {
+    /// Hardware address of the interface that it starts from the network with.
+    pub mac: String,
+    /// Serial number of the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Its model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Its kernel name under /dev.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Its world wide name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    /// How it is attached: `nvme`, `sata`, `scsi`, `usb`, `virtio`, `xen` or `mmc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bus: Option<String>,
+    /// Solid state (true) or spinning (false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssd: Option<bool>,
+    /// Its smallest size, such as `8GiB`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_size: Option<String>,
+    /// Its largest size, such as `2TiB`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<String>,
+    /// Which of several is taken: `smallest` or `largest`; without it several are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sort: Option<DiskSort>,
+    /// `always`: whatever is on it is lost, an install of a host excepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erase: Option<Erase>,
 }
 
 /// Who may log in, and from where.

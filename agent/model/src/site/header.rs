@@ -41,12 +41,21 @@ impl Header {
         define(&mut out, "NODE_ADDRESS", &node.address);
         define(&mut out, "NODE_MAC", &node.mac);
         define(&mut out, "NODE_ROLE", &node.role);
+        if node.machine.is_some() {
+            define(&mut out, "NODE_MACHINE", &1);
+        }
+        define(&mut out, "NODE_KERNEL", &kernel(node));
         define(&mut out, "NODE_VCPUS", &node.vcpus);
         define(&mut out, "NODE_MEMORY_MB", &node.memory.as_mib());
         define(&mut out, "NODE_DISK_MB", &node.disk.as_mib());
         out.push_str(&self.after);
         out
     }
+}
+
+/// The package with the kernel that a node needs: a VM the one with the drivers of hypervisors, a machine all.
+fn kernel(node: &Node) -> &'static str {
+    if node.machine.is_some() { "linux-image-amd64" } else { "linux-image-cloud-amd64" }
 }
 
 fn define(out: &mut String, name: &str, value: &dyn Display) {

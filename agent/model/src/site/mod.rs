@@ -104,7 +104,8 @@ pub enum Erase {
 }
 
 /// Which disk: all keys given must match. Text keys are globs (`*`, `?`).
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct DiskRule {
     /// The roles it plays; both where `role` is not given.
     pub roles: Vec<DiskRole>,
@@ -256,12 +257,14 @@ pub struct Node {
     pub memory: Size,
     /// `vcpus`.
     pub vcpus: u32,
-    /// `disk`: size of the store of its first disk.
+    /// `disk`: size of the store of its first disk; zero on a machine of its own.
     pub disk: Size,
     /// `role`: a word that the LCFG sources see as `NODE_ROLE`; empty where not given.
     pub role: String,
     /// `autostart`: start it when the host starts.
     pub autostart: bool,
+    /// `machine`: which disk of the machine that is this node, and no VM; none: it is a VM of the host.
+    pub machine: Option<DiskRule>,
 }
 
 /// `[access]`.
@@ -312,6 +315,16 @@ pub struct ReportTo {
 }
 
 impl Site {
+    /// The nodes that are VMs of the host.
+    pub fn vms(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.machine.is_none())
+    }
+
+    /// The nodes on machines of their own.
+    pub fn machines(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.machine.is_some())
+    }
+
     /// The node of a name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name.as_str() == name)

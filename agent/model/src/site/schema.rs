@@ -27,6 +27,7 @@ mod tests {
             ("NicSection", check::NIC),
             ("HostSection", check::HOST),
             ("NodeSection", check_nodes::NODE),
+            ("MachineSection", check_nodes::MACHINE),
             ("AccessSection", check::ACCESS),
             ("PackagesSection", check::PACKAGES),
             ("MatchSection", check_match::MATCH),

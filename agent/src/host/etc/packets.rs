@@ -29,11 +29,16 @@ pub(super) fn nftables_conf(site: &Site, before: Option<&Site>) -> String {
     ));
     let ack = site.server.ack_port;
     rule(&format!("iifname \"{BRIDGE}\" ip saddr {own} udp dport {{ 123, {ack} }} accept"));
+    if site.machines().next().is_some() {
+        // A machine that asks for its address has none yet.
+        rule(&format!("iifname \"{BRIDGE}\" udp dport 67 accept"));
+        rule(&format!("iifname \"{BRIDGE}\" ip saddr {own} udp dport 69 accept"));
+    }
     // The host is no router: what is bridged never comes by here.
     out.push_str(
         "\t}\n\n\tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n",
     );
-    if !site.nodes.is_empty() {
+    if site.vms().next().is_some() {
         nodes_table(site, before, &mut out);
     }
     out
@@ -48,11 +53,11 @@ fn source(network: Subnet) -> String {
 fn nodes_table(site: &Site, before: Option<&Site>, out: &mut String) {
     let free =
         |address| site.network.host != address && site.nodes.iter().all(|node| node.address != address);
-    let moved = site.nodes.iter().filter_map(|node| {
+    let moved = site.vms().filter_map(|node| {
         let old = before?.node(node.name.as_str())?;
         free(old.address).then_some((node.mac, old.address))
     });
-    let pairs = site.nodes.iter().map(|node| (node.mac, node.address)).chain(moved);
+    let pairs = site.vms().map(|node| (node.mac, node.address)).chain(moved);
     let pairs: Vec<String> = pairs.map(|(mac, address)| format!("{mac} . {address}")).collect();
     let _ = write!(
         out,

@@ -51,6 +51,7 @@ impl Lifecycle {
     pub(super) fn part_with(&self, node: &NodeName) {
         let means = &self.means;
         means.tokens.revoke(node);
+        means.approvals.forget(node);
         self.starts.leave(node);
         self.installs.leave(node);
         let (state, words) = match means.driver.stop(node, STOP_GRACE) {
@@ -60,6 +61,9 @@ impl Lifecycle {
             }
             Err(fault) => (State::Failed, fault.to_string()),
         };
+        if let Err(fault) = means.netboot.take_up(&means.current.get().site) {
+            means.board.say("server", "serving machines of their own", State::Failed, fault.to_string());
+        }
         self.vacating.end(node);
         means.board.say(&phase(node), "leaving the site", state, words);
     }

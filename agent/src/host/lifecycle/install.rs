@@ -57,7 +57,8 @@ impl Lifecycle {
         let archives: Vec<PathBuf> =
             kernel.initrd.iter().map(|f| self.means.paths.depot.join(&f.path)).collect();
         let archives: Vec<_> = archives.iter().map(PathBuf::as_path).collect();
-        initrd::write(&archives, &self.passport(node), &at)?;
+        let token = self.means.tokens.issue(&node.name);
+        initrd::write(&archives, &self.passport(node, Some(token)), &at)?;
         let path = self.means.paths.depot.join(&kernel.kernel.path);
         let index = number::of(&self.means.paths, &node.name)?;
         let vm = Vm { node, index, stores, bridge: BRIDGE };
@@ -68,7 +69,8 @@ impl Lifecycle {
         result
     }
 
-    fn passport(&self, node: &Node) -> Passport {
+    /// What a node is told of itself and of the server; without a token it must be approved.
+    pub(super) fn passport(&self, node: &Node, token: Option<String>) -> Passport {
         let site = &self.means.current.get().site;
         let network = &site.network;
         Passport {
@@ -80,7 +82,7 @@ impl Lifecycle {
             gateway: network.gateway,
             server: network.host,
             authority: self.means.authority.clone(),
-            token: self.means.tokens.issue(&node.name),
+            token,
             time: (now_millis() / 1000).max(site.epoch),
         }
     }

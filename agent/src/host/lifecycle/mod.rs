@@ -3,6 +3,7 @@
 
 mod change;
 mod install;
+mod machine;
 mod number;
 mod queue;
 mod record;
@@ -22,7 +23,9 @@ use gatehouse_model::{Depot, Fault, NodeName, State};
 
 use crate::control::board::{Board, NodeState};
 use crate::current::Current;
+use crate::host::machines::Netboot;
 use crate::paths::Paths;
+use crate::server::approval::Approvals;
 use crate::server::tokens::Tokens;
 use crate::vmm::{Power, Vmm, console, store};
 use queue::Queue;
@@ -99,6 +102,10 @@ pub struct Means {
     pub board: Arc<Board>,
     /// The tokens that the install server redeems.
     pub tokens: Arc<Tokens>,
+    /// The machines that ask to be let in.
+    pub approvals: Arc<Approvals>,
+    /// What machines are given that start from the network.
+    pub netboot: Arc<Netboot>,
     /// The driver of the site's vmm.
     pub driver: Box<dyn Vmm>,
     /// Certificate of the site's authority, PEM.
@@ -135,7 +142,7 @@ impl Lifecycle {
     pub fn start(means: Means) -> Arc<Self> {
         let now = means.current.get();
         let (to_start, to_install): (Vec<_>, Vec<_>) =
-            now.site.nodes.iter().filter(|node| node.autostart).partition(|node| {
+            now.site.vms().filter(|node| node.autostart).partition(|node| {
                 // One that cannot be looked at is not waited for: it fails on its own.
                 Record::path(&means.paths, &node.name).exists()
             });
@@ -164,6 +171,11 @@ impl Lifecycle {
         &*self.means.driver
     }
 
+    /// Whether nodes can be machines of their own.
+    pub fn takes_machines(&self) -> bool {
+        self.means.netboot.is_possible()
+    }
+
     /// Whether a node was installed here once, and still has what it needs to be started.
     pub fn has_disks(&self, node: &NodeName) -> bool {
         Record::path(&self.means.paths, node).exists()
@@ -190,7 +202,8 @@ impl Lifecycle {
     /// Stops all nodes in reverse order; none is started again.
     pub fn stop_all(&self) {
         let now = self.means.current.get();
-        let nodes = || now.site.nodes.iter().rev().map(|node| &node.name);
+        let all: Vec<&NodeName> = now.site.vms().map(|node| &node.name).collect();
+        let nodes = || all.iter().copied().rev();
         for node in nodes() {
             self.want(node, Wanted::Stopped);
         }
@@ -216,7 +229,8 @@ impl Lifecycle {
                 continue;
             };
             let begun = Instant::now();
-            if let Err(fault) = self.advance(&node) {
+            let lived = if node.machine.is_some() { self.attend(&node) } else { self.advance(&node) };
+            if let Err(fault) = lived {
                 self.means.board.update(name, |status| {
                     status.state = NodeState::Failed;
                     status.message = fault.to_string();

@@ -3,7 +3,7 @@
 use std::fs;
 
 use gatehouse_model::site::Node;
-use gatehouse_model::{Doing as _, Fault, NodeName};
+use gatehouse_model::{Doing as _, Exit, Fault, NodeName};
 
 use super::record::Record;
 use super::{Lifecycle, STOP_GRACE, Wanted, next_step};
@@ -19,23 +19,49 @@ impl Lifecycle {
         let names: Vec<_> = now.site.nodes.iter().map(|node| node.name.to_string()).collect();
         Err(Fault::new(format!("there is no node {node}")).help(format!("name one of: {}", names.join(", "))))
     }
+
+    /// Whether a node is a machine of its own.
+    fn is_machine(&self, node: &NodeName) -> bool {
+        self.means.current.get().site.node(node.as_str()).is_some_and(|node| node.machine.is_some())
+    }
+
+    /// What only a VM can be asked for.
+    fn known_vm(&self, node: &NodeName) -> Result<(), Fault> {
+        self.known(node)?;
+        if self.is_machine(node) {
+            return Err(Fault::new(format!("{node} is a machine of its own, which this one cannot switch"))
+                .help("use its own power button or management, or log in to it")
+                .exit(Exit::Problem));
+        }
+        Ok(())
+    }
+
+    fn forget_install(&self, node: &NodeName) -> Result<(), Fault> {
+        let record = Record::path(&self.means.paths, node);
+        match fs::remove_file(&record) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).doing(|| format!("removing {}", record.display()))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Steward for Lifecycle {
     fn start_node(&self, node: &NodeName) -> Result<(), Fault> {
-        self.known(node)?;
+        self.known_vm(node)?;
         self.want(node, Wanted::Running);
         Ok(())
     }
 
     fn stop_node(&self, node: &NodeName) -> Result<(), Fault> {
-        self.known(node)?;
+        self.known_vm(node)?;
         self.want(node, Wanted::Stopped);
         Ok(())
     }
 
     fn restart_node(&self, node: &NodeName) -> Result<(), Fault> {
-        self.known(node)?;
+        self.known_vm(node)?;
         self.want(node, Wanted::Stopped);
         self.means.driver.stop(node, STOP_GRACE)?;
         self.want(node, Wanted::Running);
@@ -44,18 +70,40 @@ impl Steward for Lifecycle {
 
     fn install_node(&self, node: &NodeName) -> Result<(), Fault> {
         self.known(node)?;
+        if self.is_machine(node) {
+            // It is installed when it starts from the network next, and somebody approves it.
+            self.means.approvals.forget(node);
+            return self.forget_install(node);
+        }
         self.want(node, Wanted::Stopped);
         self.means.driver.stop(node, STOP_GRACE)?;
-        let record = Record::path(&self.means.paths, node);
-        if record.exists() {
-            fs::remove_file(&record).doing(|| format!("removing {}", record.display()))?;
-        }
+        self.forget_install(node)?;
         self.want(node, Wanted::Running);
         Ok(())
     }
 
+    fn approve_node(&self, node: &NodeName, fingerprint: &str) -> Result<String, Fault> {
+        self.known(node)?;
+        let refused =
+            |what: String, help: &str| Err(Fault::new(what).help(help.to_owned()).exit(Exit::Problem));
+        if !self.is_machine(node) {
+            return refused(
+                format!("{node} is a VM of this machine"),
+                "only machines of their own are approved",
+            );
+        }
+        if self.has_disks(node) {
+            let help = format!("`gatectl node install {node}` forgets that; then approve it");
+            return refused(format!("{node} is installed"), &help);
+        }
+        self.approve(node, fingerprint)
+    }
+
     fn plan(&self) -> String {
         let line = |node: &Node| {
+            if node.machine.is_some() {
+                return self.plan_of_machine(node);
+            }
             let installed = Record::path(&self.means.paths, &node.name).exists();
             let power = self.means.driver.power(&node.name).unwrap_or(Power::Off);
             format!("{} {}", next_step(installed, power, self.wanted(&node.name)), node.name)

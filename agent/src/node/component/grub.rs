@@ -1,10 +1,11 @@
-//! `grub`: what PV-GRUB reads from the node's own disk.
+//! `grub`: what PV-GRUB, or GRUB on a machine of its own, reads from the node's own disk.
 
 use std::fs;
 
 use gatehouse_model::{Doing as _, Fault};
 
 use super::work::Work;
+use crate::host::machines::menu::CONSOLES;
 use crate::node::render::{self, BootEntry};
 
 pub(super) fn configure(work: &mut Work<'_>) -> Result<(), Fault> {
@@ -20,7 +21,9 @@ pub(super) fn configure(work: &mut Work<'_>) -> Result<(), Fault> {
     let own_boot = table.iter().any(|mount| mount.point == "/boot");
     let (kernel, initrd) = kernel(work, own_boot)?;
     let timeout = work.get("timeout").parse().unwrap_or(0);
-    let entry = BootEntry { kernel, initrd, root, cmdline: work.get("cmdline").to_owned(), timeout };
+    let consoles = if work.home.machine { CONSOLES } else { "console=hvc0" };
+    let entry =
+        BootEntry { kernel, initrd, root, consoles, cmdline: work.get("cmdline").to_owned(), timeout };
     work.write("/boot/grub/grub.cfg", 0o644, &render::grub_cfg(&entry))
 }
 
@@ -29,7 +32,9 @@ pub(super) fn configure(work: &mut Work<'_>) -> Result<(), Fault> {
 fn kernel(work: &Work<'_>, own_boot: bool) -> Result<(String, Option<String>), Fault> {
     gatehouse_deb::kernel::sync(&work.target.at("/"))?;
     let there = |path: &str| fs::metadata(work.target.at(path)).is_ok();
-    let link = format!("/{}", gatehouse_deb::kernel::LINK);
+    // GRUB on a machine loads a kernel as Debian has it, PV-GRUB only one unpacked.
+    let machine = work.home.machine;
+    let link = if machine { "/vmlinuz".to_owned() } else { format!("/{}", gatehouse_deb::kernel::LINK) };
     if !own_boot && there(&link) {
         return Ok((link, there("/initrd.img").then(|| "/initrd.img".into())));
     }
@@ -45,7 +50,8 @@ fn kernel(work: &Work<'_>, own_boot: bool) -> Result<(String, Option<String>), F
     })?;
     let above = if own_boot { "" } else { "/boot" };
     let initrd = there(&format!("/boot/initrd.img-{newest}"));
-    Ok((format!("{above}/vmlinux-{newest}.gz"), initrd.then(|| format!("{above}/initrd.img-{newest}"))))
+    let kernel = if machine { format!("vmlinuz-{newest}") } else { format!("vmlinux-{newest}.gz") };
+    Ok((format!("{above}/{kernel}"), initrd.then(|| format!("{above}/initrd.img-{newest}"))))
 }
 
 /// Orders kernel releases by their numbers: 6.12.100 is newer than 6.12.48.

@@ -47,6 +47,7 @@ impl Place {
             mac: "02:00:00:00:00:01".parse().expect("an address"),
             address: [10, 0, 2, 21].into(),
             prefix: 24,
+            machine: false,
         };
         let client = Client::new(&home, None).expect("a client");
         Self { dir, home, client }

@@ -48,9 +48,12 @@ impl World {
             mac: "02:00:00:00:00:01".parse().expect("an address"),
             address: Ipv4Addr::new(127, 0, 0, 21),
             prefix: 24,
+            machine: false,
         };
         let stranger = Client::new(&home, None).expect("a client").at(server.http(), server.tls());
-        let (client, _) = stranger.enrol(&place.token("node1")).expect("enrolled");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let known = stranger.enrol(&key, Some(&place.token("node1"))).expect("enrolled").expect("known");
+        let client = known.client;
         let node = Node { home, client, target: Target::new(dir.path()) };
         Self { place, server, dir, node }
     }

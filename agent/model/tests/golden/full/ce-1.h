@@ -17,6 +17,7 @@
 #define NODE_ADDRESS 192.168.5.1
 #define NODE_MAC 02:00:00:00:00:11
 #define NODE_ROLE ce
+#define NODE_KERNEL linux-image-cloud-amd64
 #define NODE_VCPUS 2
 #define NODE_MEMORY_MB 1024
 #define NODE_DISK_MB 10240

@@ -17,6 +17,7 @@
 #define NODE_ADDRESS 192.168.5.2
 #define NODE_MAC 02:bf:b9:50:36:59
 #define NODE_ROLE
+#define NODE_KERNEL linux-image-cloud-amd64
 #define NODE_VCPUS 1
 #define NODE_MEMORY_MB 512
 #define NODE_DISK_MB 4096
