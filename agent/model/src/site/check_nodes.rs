@@ -157,7 +157,7 @@ fn node_parts(
         let (memory, disk) = (memory.or(Some(Size::default())), Some(Size::default()));
         return NodeParts { name, address, mac, memory, vcpus, disk, role, autostart, machine };
     }
-    let mac = mac(r, section).or_else(|| {
+    let mac = mac(r, section, "one that begins with 02, or remove the key").or_else(|| {
         let (site, name) = (site?, name.as_ref()?);
         Some(At { line: name.line, value: Mac::derived(&format!("{site}/{}", name.value)) })
     });
@@ -167,15 +167,13 @@ fn node_parts(
     NodeParts { name, address, mac, memory, vcpus, disk, role, autostart, machine: None }
 }
 
-fn mac(r: &mut Reader, section: &Section<'_>) -> Option<At<Mac>> {
+fn mac(r: &mut Reader, section: &Section<'_>, instead: &str) -> Option<At<Mac>> {
     section.read(r, "mac", |text| {
         let mac: Mac = text.parse()?;
         if mac.bytes()[0] & 1 == 0 && mac.bytes() != [0; 6] {
             return Ok(mac);
         }
-        Err(format!(
-            "{mac} is not the address of one machine; write one that begins with 02, or remove the key"
-        ))
+        Err(format!("{mac} is not the address of one machine; write {instead}"))
     })
 }
 
@@ -190,7 +188,7 @@ fn machine(r: &mut Reader, node: &Section<'_>) -> (Option<At<Mac>>, Option<DiskR
     }
     let section = node.section(r, "machine", "node.machine");
     section.only(r, MACHINE);
-    let mac = mac(r, &section);
+    let mac = mac(r, &section, "that of the interface that it starts from the network with");
     let mac = section.require(r, "mac", mac, "\"00:16:3e:12:34:56\"");
     (mac, Some(disk_rule(r, &section, Some(DiskRole::System))))
 }

@@ -1,0 +1,31 @@
+#ifndef GATEHOUSE_SITE_H
+#define GATEHOUSE_SITE_H
+#define SITE_NAME full
+#define SITE_DOMAIN full.example.org
+#define SITE_HOST full
+#define SITE_HOST_ADDRESS 192.168.4.10
+#define SITE_SERVER_URL https://192.168.4.10/profiles
+#define SITE_HAS_GATEWAY 1
+#define SITE_GATEWAY 192.168.7.254
+#define SITE_RESOLVERS 192.168.4.1 2001:db8::1
+#define SITE_PREFIX 22
+#define SITE_NETMASK 255.255.252.0
+#define SITE_DISK0 disk0
+#define SITE_NOTIFY_PORT 732
+#define SITE_ACK_PORT 733
+#define NODE_NAME rack1
+#define NODE_ADDRESS 192.168.5.3
+#define NODE_MAC 00:16:3e:12:34:56
+#define NODE_ROLE
+#define NODE_MACHINE 1
+#define NODE_KERNEL linux-image-amd64
+#define NODE_VCPUS 8
+#define NODE_MEMORY_MB 0
+#define NODE_DISK_MB 0
+auth.rootkeys k0 k1
+auth.rootkey_k0 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f joe __ at __ _home_
+auth.rootkey_k1 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
+hosts.entries host
+hosts.address_host 192.168.4.10
+hosts.names_host full.full.example.org full
+#endif
