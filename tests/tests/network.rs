@@ -126,7 +126,7 @@ fn is_root() -> bool {
 }
 
 fn have_all() -> bool {
-    if !is_full() || !has(&["qemu-system-x86_64", "dnsmasq", "setpriv", "ip", "nsenter", "ssh"]) {
+    if !is_full() || !has(&["qemu-system-x86_64", "dnsmasq", "setpriv", "ip", "nsenter", "pgrep", "ssh"]) {
         return false;
     }
     if !is_root() {

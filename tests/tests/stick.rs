@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use gatehouse_disk::{FatLimits, Health, Table, read_fat, read_table};
+use gatehouse_disk::{
+    FatFile, FatLimits, Health, Synced, Table, guid_text, read_fat, read_table, replace_fat,
+};
 use gatehouse_model::{CONTENTS, Contents, Digest, Hasher};
 use gatehouse_tests::emulator::{cut_power, set_link, written};
 use gatehouse_tests::{Try, gatehouse, has, outcome, run, site};
@@ -135,7 +137,7 @@ fn installs_and_hands_over(firmware: &str) {
     assert!(reports.stdout.contains("self-install: installed"), "{reports:?}");
     outcome(&machine.interrupt());
     assert!(has_handed_over(&dir), "the stick did not hand over after the install");
-    the_report_is_on_the_stick(&dir.join("stick.img"));
+    the_report_is_on_the_stick(&dir.join("stick.img"), "claiming and clearing vdb");
     the_disk_has_ids_of_its_own(&dir);
 
     // The stick is still in.
@@ -146,8 +148,42 @@ fn installs_and_hands_over(firmware: &str) {
     }
     assert_eq!((written(&dir, "stick"), written(&dir, "decoy0")), (0, 0));
     assert!(has_handed_over(&dir), "the machine was not started from the stick");
+    let node = again.ssh("node1", "cat /etc/machine-id").stdout;
     cut_power(again, &dir);
+    if is_full() {
+        reinstalls_once(&site, &dir, &world, &node);
+    }
     assert_eq!(digest(&decoy), before, "the disk that nobody named was changed");
+}
+
+/// Somebody writes the disk's id into the stick's boot.cfg: the system is installed anew, once, and the node is as it was.
+fn reinstalls_once(site: &Path, dir: &Path, world: &[&str], node: &str) {
+    let old = guid_text(&table(&dir.join("disk.img")).expect("a table").disk_guid);
+    add_to_boot_cfg(&dir.join("stick.img"), &format!("set reinstall={old}\n"));
+    let mut machine = trial(site, dir, &[world, &["--resume"]].concat());
+    machine.wait_for("self-install: restarting done", BOOT);
+    machine.wait_for("running; log in", BOOT);
+    for done_anew in ["node/node1: installing started", "making ext4", "making xfs"] {
+        assert!(!machine.saw(done_anew), "{done_anew}: what should be kept was lost");
+    }
+    assert!(has_handed_over(dir), "the stick did not hand over after the reinstall");
+    assert_eq!(machine.ssh("node1", "cat /etc/machine-id").stdout, node);
+    cut_power(machine, dir);
+    the_report_is_on_the_stick(&dir.join("stick.img"), "taking away what vdb starts from");
+    let new = table(&dir.join("disk.img")).expect("a table");
+    assert_ne!(guid_text(&new.disk_guid), old, "the disk has the id of the install that is gone");
+}
+
+fn add_to_boot_cfg(stick: &Path, line: &str) {
+    let mut files = files_of(stick, "gh-site", 16 << 20);
+    let (_, boot) = files.iter_mut().find(|(path, _)| path == "boot.cfg").expect("boot.cfg");
+    boot.extend(line.as_bytes());
+    let table = table(stick).expect("a table");
+    let part = table.parts.iter().find(|part| part.name == "gh-site").expect("the partition");
+    let file = File::options().read(true).write(true).open(stick).expect("opened");
+    let files = files.iter().map(|(path, bytes)| FatFile::bytes(path.clone(), bytes));
+    let mut window = part.window(Synced(&file), SECTOR);
+    replace_fat(&mut window, 1_767_225_600, files.collect()).expect("written");
 }
 
 /// Whether the stick has handed over to the disk, by the console since QEMU was started. How often cannot be told: under
@@ -168,7 +204,7 @@ fn files_of(disk: &Path, part: &str, largest: u64) -> Vec<(String, Vec<u8>)> {
     read_fat(part.window(File::open(disk).expect("opened"), SECTOR), limits).expect("a FAT")
 }
 
-fn the_report_is_on_the_stick(stick: &Path) {
+fn the_report_is_on_the_stick(stick: &Path, step: &str) {
     let files = files_of(stick, "gh-site", 16 << 20);
     let text = |name: &str| {
         let end = format!("-self-install/{name}");
@@ -177,7 +213,7 @@ fn the_report_is_on_the_stick(stick: &Path) {
         String::from_utf8_lossy(&found.expect(name).1).into_owned()
     };
     assert!(text("summary.txt").contains("serial TRIAL"), "{}", text("summary.txt"));
-    assert!(text("summary.txt").contains("claiming and clearing vdb"), "{}", text("summary.txt"));
+    assert!(text("summary.txt").contains(step), "{}", text("summary.txt"));
     let machine: serde_json::Value = serde_json::from_str(&text("machine.json")).expect("JSON");
     assert_eq!(machine["facts"]["disks"].as_array().map(Vec::len), Some(3), "{machine}");
     assert_eq!(machine["result"], "installed", "{machine}");

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use gatehouse_model::site::VmmKind;
 use gatehouse_model::{SET_EXTRA, SET_HOST, SET_INSTALLER, SET_MACHINE, SET_TOOLS, Site};
 
-/// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters, signs its pool (`sqop`), and takes
-/// its site by `git push`. Without libpam-systemd a login starts no service manager of its own, which takes an emulated
+/// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters, signs its pool (`sqop`), serves
+/// machines that start from the network (dnsmasq), and takes its site by `git push`. The same for sites with and without
+/// such machines, which may share a medium. Without libpam-systemd a login starts no service manager of its own, which takes an emulated
 /// machine 20 s each time.
-const HOST: [&str; 23] = [
+const HOST: [&str; 24] = [
     "chrony",
     "dbus",
+    "dnsmasq-base",
     "e2fsprogs",
     "efibootmgr",
     "erofs-utils",
@@ -36,9 +38,6 @@ const HOST: [&str; 23] = [
 
 /// What a host needs to run nodes under Xen; `grub-xen-host` lets a node start its own kernel.
 const HOST_XEN: [&str; 3] = ["grub-xen-host", "xen-system-amd64", "xen-utils-common"];
-
-/// What a host needs for nodes on machines of their own: DHCP and TFTP.
-const HOST_MACHINES: &str = "dnsmasq-base";
 
 /// The installer: unpacked without maintainer scripts, so nothing that needs configuring. A kernel comes with it.
 const INSTALLER: [&str; 12] = [
@@ -79,9 +78,6 @@ pub fn of_host(site: &Site) -> BTreeMap<String, Vec<String>> {
         host.extend(HOST_XEN.iter().map(ToString::to_string));
     }
     let has_machines = site.machines().next().is_some();
-    if has_machines {
-        host.push(HOST_MACHINES.to_owned());
-    }
     host.extend(site.packages.host.iter().cloned());
     host.extend(site.packages.firmware.iter().cloned());
     host.sort();
