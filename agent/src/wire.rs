@@ -1,8 +1,9 @@
 //! What the install server and the nodes say to each other, as values.
 //!
-//! Plain HTTP on port 80 (nothing secret): `/healthz`, `/layers/…`, `/pool/…`, `/agent`.
-//! and the pool as an apt repository (`/dists/…`, `/gatehouse.asc`).
-//! TLS on port 443: `POST /enrol` with the one-time token; all else needs the certificate got by it:
+//! Plain HTTP on port 80 (nothing secret): `/healthz`, `/layers/…`, `/pool/…`, `/agent`, machines' boot loaders
+//! (`/machine/…`), and the pool as an apt repository (`/dists/…`, `/gatehouse.asc`).
+//! TLS on port 443: `POST /enrol` with the one-time token, or until a person has approved the machine that asks; all
+//! else needs the certificate got by it:
 //! `GET /depot.json`, `GET /gatehouse.asc`, `GET /profiles/<domain>/<node>/XML/profile.xml`,
 //! `GET /components/<sha256>` (the programs that the node's own profile names), `POST /progress`, `POST /ack`.
 //! UDP: [`Notice`] from the server to a node, [`Sign`] from a node to the server. Both are hints: whoever gets one

@@ -263,6 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn a_vm_does_not_become_a_machine() {
+        let old = sample_site();
+        let mut new = old.clone();
+        let rule = gatehouse_model::site::DiskRule::default();
+        new.nodes[1].machine = Some(rule.clone());
+        let none = ProfilesOf::new();
+        let to = compare((&old, &none), (&new, &none), |_| false).expect_err("impossible");
+        assert_eq!(
+            to[0].to_string(),
+            "site.toml: node2: it is a VM; remove machine, or give the node another name, which is another node"
+        );
+        assert!(compare((&new, &none), (&old, &none), |_| false).is_err());
+        let mut changed = new.clone();
+        (changed.nodes[1].vcpus, changed.nodes[1].machine) = (8, Some(rule));
+        let same = compare((&new, &none), (&changed, &none), |_| false).expect("possible");
+        assert!(same.nodes.is_empty(), "there is no VM to start again: {same}");
+    }
+
+    #[test]
     fn what_is_built_in_cannot_change() {
         let old = sample_site();
         let mut new = old.clone();

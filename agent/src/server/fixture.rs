@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use gatehouse_model::site::DiskRule;
 use gatehouse_model::{Depot, Digest, FileRef, Layer, Lock, NodeName, PackageId, PackageSet, Pool, Site};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
@@ -60,6 +61,8 @@ pub(crate) struct Place {
     pub(crate) notify_port: u16,
     pub(super) tokens: Arc<Tokens>,
     pub(super) approvals: Arc<Approvals>,
+    /// Makes a machine of its own of `node2`.
+    pub(super) machine: Option<DiskRule>,
     pub(super) layer: Vec<u8>,
 }
 
@@ -84,6 +87,7 @@ impl Place {
             notify_port: 732,
             tokens: Arc::new(Tokens::new()),
             approvals: Arc::default(),
+            machine: None,
             layer,
         }
     }
@@ -110,6 +114,7 @@ impl Place {
         let any = "127.0.0.1:0".parse().expect("an address");
         let mut site = sample_site();
         site.server.notify_port = self.notify_port;
+        site.nodes[1].machine.clone_from(&self.machine);
         let config = ServerConfig {
             current: Arc::new(Current::new(site, sample_lock())),
             paths: self.paths(),
@@ -210,7 +215,11 @@ impl Client {
     }
 
     pub(super) fn enrol(&self, name: &str, token: &str, csr: &str) -> Reply {
-        let request = EnrolRequest { node: node(name), token: Some(token.into()), csr: csr.into() };
+        self.ask_in(name, Some(token), csr)
+    }
+
+    pub(super) fn ask_in(&self, name: &str, token: Option<&str>, csr: &str) -> Reply {
+        let request = EnrolRequest { node: node(name), token: token.map(str::to_owned), csr: csr.into() };
         self.post("/enrol", &serde_json::to_string(&request).expect("text"))
     }
 }

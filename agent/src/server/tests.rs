@@ -4,14 +4,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use gatehouse_model::site::DiskRule;
 use gatehouse_model::{Depot, Digest, Event, State};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
 
 use super::Running;
 use super::fixture::*;
 use super::view::ViewKey;
 use crate::control::board::NodeState;
-use crate::wire::{Ack, EnrolAnswer, Failure, Milestone};
+use crate::wire::{Ack, EnrolAnswer, Failure, Milestone, fingerprint};
 
 #[test]
 fn a_token_is_taken_once_and_only_from_its_node() {
@@ -27,6 +28,33 @@ fn a_token_is_taken_once_and_only_from_its_node() {
     assert_eq!(stranger.enrol("node1", &token, &csr).status, 200);
     assert_eq!(stranger.enrol("node1", &token, &csr).status, 403, "used");
     assert_eq!(stranger.post("/enrol", "{}").status, 422);
+}
+
+#[test]
+fn a_machine_is_let_in_once_somebody_has_approved_it() {
+    let mut place = Place::new();
+    place.machine = Some(DiskRule { bus: Some("nvme".into()), ..DiskRule::default() });
+    let server = place.start();
+    let stranger = Client::new(&server, None);
+    let ((key, one), (_, other)) = (csr(), csr());
+    assert_eq!(stranger.ask_in("node1", None, &one).status, 403, "a VM shows a token");
+    let token = place.token("node2");
+    assert_eq!(stranger.ask_in("node2", Some(&token), &one).status, 403, "a machine has none");
+    for request in [&one, &other] {
+        let answer = stranger.ask_in("node2", None, request);
+        assert_eq!((answer.status, answer.text()), (202, String::new()));
+    }
+    let node = "node2".parse().expect("a name");
+    let print = fingerprint(&key.subject_public_key_info());
+    assert_eq!(place.approvals.waiting(&node).len(), 2);
+    place.approvals.approve(&node, &print).expect("it asks");
+    assert_eq!(stranger.ask_in("node2", None, &other).status, 202, "the other one was not meant");
+    let answer = stranger.ask_in("node2", None, &one);
+    assert_eq!(answer.status, 200);
+    let answer: EnrolAnswer = serde_json::from_slice(&answer.body).expect("an answer");
+    assert_eq!(answer.disk, place.machine);
+    let known = Client::new(&server, Some((&answer.certificate, &key)));
+    assert_eq!(known.get("/depot.json", &[]).status, 200);
 }
 
 #[test]

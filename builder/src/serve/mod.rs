@@ -123,6 +123,7 @@ fn configure(
 /// Starts dnsmasq, which ends with this process however that ends; its log is read.
 fn start(config: &Path, sender: Sender<Heard>) -> Result<Child, Fault> {
     let file = format!("--conf-file={}", config.display());
+    // Whoever changes his group loses the signal at its parent's death.
     let mut command = Command::new("setpriv");
     command.args([
         "--pdeathsig",

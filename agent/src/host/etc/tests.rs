@@ -58,6 +58,20 @@ fn a_node_whose_address_changes_is_heard_from_both() {
 }
 
 #[test]
+fn only_a_host_with_machines_answers_those_that_start_from_the_network() {
+    let text = fs::read_to_string(cases()[0].join("site.toml")).unwrap();
+    let mut site = Site::parse(&text).unwrap();
+    let filter = packets::nftables_conf(&site, None);
+    assert!(!filter.contains("dport 67") && !filter.contains("dport 69"), "{filter}");
+    let pair = format!("{} . {}", site.nodes[0].mac, site.nodes[0].address);
+    assert!(filter.contains(&pair));
+    site.nodes[0].machine = Some(gatehouse_model::site::DiskRule::default());
+    let filter = packets::nftables_conf(&site, None);
+    assert!(filter.contains("udp dport 67 accept") && filter.contains("udp dport 69 accept"), "{filter}");
+    assert!(!filter.contains(&pair), "a VM could speak for the machine");
+}
+
+#[test]
 fn a_running_hosts_files_are_renewed_where_they_differ() {
     let dir = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(cases()[0].join("site.toml")).unwrap();

@@ -54,7 +54,7 @@ impl Lifecycle {
     fn await_machine(&self, node: &Node, acks: &[Ack], seen: &mut Seen) -> Result<(), Fault> {
         let name = &node.name;
         if let Some(ack) = acks.iter().rfind(|ack| ack.milestone == Milestone::Installed) {
-            return self.machine_installed(name, ack, seen);
+            return self.machine_installed(node, ack, seen);
         }
         let asking = self.means.approvals.waiting(name);
         let (state, message) = match asking.first() {
@@ -85,18 +85,15 @@ impl Lifecycle {
         Ok(())
     }
 
-    fn machine_installed(&self, name: &NodeName, ack: &Ack, seen: &mut Seen) -> Result<(), Fault> {
+    fn machine_installed(&self, node: &Node, ack: &Ack, seen: &mut Seen) -> Result<(), Fault> {
+        let name = &node.name;
         let seconds = seen.approved.take().map_or(0.0, |approved| approved.elapsed().as_secs_f64());
         let root = ack.root.clone().unwrap_or_default();
         let record = Record { profile: ack.profile.clone(), root, seconds, phases: ack.phases.clone() };
         record.save(&self.means.paths, name)?;
         self.means.approvals.forget(name);
         seen.answered = Instant::now();
-        self.show(
-            &self.node(name).ok_or_else(|| Fault::new("the node has left"))?,
-            NodeState::Starting,
-            &record,
-        );
+        self.show(node, NodeState::Starting, &record);
         self.means.board.say(&phase(name), "installing", State::Succeeded, format!("{seconds:.1} s"));
         Ok(())
     }

@@ -117,6 +117,7 @@ impl Shared {
     fn run_with(&self, config: &str) -> Result<(), Fault> {
         write_whole(&self.path, config.as_bytes(), 0o644)?;
         let file = format!("--conf-file={}", self.path.display());
+        // Whoever changes his group loses the signal at its parent's death.
         let words =
             ["--pdeathsig", "KILL", "dnsmasq", "--keep-in-foreground", "--user=root", "--group=root", &file];
         let mut child = Command::new("setpriv")

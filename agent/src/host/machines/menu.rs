@@ -7,11 +7,14 @@ pub const CONSOLES: &str = "console=tty0 console=ttyS0,115200";
 /// The directory on a node's boot partition with the file that says whose it is.
 pub const MARK: &str = "/gatehouse/node";
 
+/// GRUB on the same.
+const TERMINALS: &str =
+    "serial --unit=0 --speed=115200\nterminal_input console serial\nterminal_output console serial\n";
+
 /// The menu that all machines read first; each then reads its own.
 pub(super) fn first(site: &str) -> String {
     format!(
-        "serial --unit=0 --speed=115200\nterminal_input console serial\nterminal_output console serial\n\
-         echo \"gatehouse: started from the network by {site}\"\nconfigfile /grub/$net_default_mac.cfg\n"
+        "{TERMINALS}echo \"gatehouse: started from the network by {site}\"\nconfigfile /grub/$net_default_mac.cfg\n"
     )
 }
 
@@ -47,8 +50,7 @@ pub(super) fn own_disk(node: &NodeName) -> String {
 pub fn on_disk(part: usize, own_boot: bool) -> String {
     let dir = if own_boot { "/grub" } else { "/boot/grub" };
     format!(
-        "serial --unit=0 --speed=115200\nterminal_input console serial\nterminal_output console serial\n\
-         regexp --set=1:disk '^([^,]+)' \"$root\"\nset root=\"$disk,gpt{part}\"\nconfigfile {dir}/grub.cfg\n"
+        "{TERMINALS}regexp --set=1:disk '^([^,]+)' \"$root\"\nset root=\"$disk,gpt{part}\"\nconfigfile {dir}/grub.cfg\n"
     )
 }
 
