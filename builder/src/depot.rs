@@ -86,6 +86,7 @@ pub fn wanted<'a>(contents: &Contents<'a>) -> Result<Vec<Wanted<'a>>, Fault> {
     }
     if contents.vmm == VmmKind::Uml {
         all.push(Tools::wanted(set(contents.lock, SET_TOOLS)?));
+        all.push(uml_modules(contents)?);
     }
     all.extend(layered(contents).map(|set| node(set, contents)));
     Ok(all)
@@ -113,17 +114,30 @@ fn node<'a>(set: &'a PackageSet, contents: &Contents<'_>) -> Wanted<'a> {
     Wanted { finish: Finish::Layer, set, overlays, files: Vec::new(), epoch: contents.epoch }
 }
 
+fn uml_modules<'a>(contents: &Contents<'a>) -> Result<Wanted<'a>, Fault> {
+    let set = set(contents.lock, SET_TOOLS)?;
+    Ok(Wanted {
+        finish: Finish::Modules,
+        set,
+        overlays: Vec::new(),
+        files: Vec::new(),
+        epoch: contents.epoch,
+    })
+}
+
 fn kernel(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<NodeKernel, Fault> {
     let installer = ensure(&installer(SET_INSTALLER, contents)?, contents.lock, cache)?;
     let base = add(to, &installer.join("base.cpio.zst"), "installer/base.cpio.zst")?;
     if contents.vmm == VmmKind::Uml {
         let tools = Tools::open(set(contents.lock, SET_TOOLS)?, contents.lock, cache)?;
         let kernel = uml_kernel(&tools, cache, to)?;
-        return Ok(NodeKernel { kernel, initrd: vec![base] });
+        let modules =
+            add_layer(&ensure(&uml_modules(contents)?, contents.lock, cache)?, to, "kernels/uml/modules")?;
+        return Ok(NodeKernel { kernel, initrd: vec![base], modules: Some(modules) });
     }
     let modules = add(to, &installer.join("modules.cpio.zst"), "installer/modules.cpio.zst")?;
     let kernel = add(to, &installer.join("vmlinuz"), "kernels/linux/vmlinuz")?;
-    Ok(NodeKernel { kernel, initrd: vec![base, modules] })
+    Ok(NodeKernel { kernel, initrd: vec![base, modules], modules: None })
 }
 
 /// What machines of their own start, where the site has any.
@@ -134,7 +148,7 @@ fn machine(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Option<M
     let installer = ensure(&installer(SET_MACHINE, contents)?, contents.lock, cache)?;
     let installer = |name: &str| add(to, &installer.join(name), &format!("machine/{name}"));
     let initrd = vec![installer("base.cpio.zst")?, installer("modules.cpio.zst")?];
-    let kernel = NodeKernel { kernel: installer("vmlinuz")?, initrd };
+    let kernel = NodeKernel { kernel: installer("vmlinuz")?, initrd, modules: None };
     let tools_set = set(contents.lock, SET_TOOLS)?;
     let tools = Tools::open(tools_set, contents.lock, cache)?;
     let grub = Grub::make(&tools, &tools_set.closure(), cache)?;
@@ -182,9 +196,13 @@ fn uml_kernel(tools: &Tools, cache: &Cache, to: &Path) -> Result<FileRef, Fault>
 
 fn layer(set: &PackageSet, contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Layer, Fault> {
     let root = ensure(&node(set, contents), contents.lock, cache)?;
+    add_layer(&root, to, &format!("layers/{}", set.closure()))
+}
+
+fn add_layer(root: &Path, to: &Path, name: &str) -> Result<Layer, Fault> {
     let json = fs::read(root.join("layer.json")).doing(|| "reading layer.json")?;
     let figures: Figures = serde_json::from_slice(&json).doing(|| "reading layer.json")?;
-    let file = add(to, &root.join("layer.tar.zst"), &format!("layers/{}.tar.zst", set.closure()))?;
+    let file = add(to, &root.join("layer.tar.zst"), &format!("{name}.tar.zst"))?;
     Ok(Layer { file, unpacked: figures.unpacked, entries: figures.entries })
 }
 

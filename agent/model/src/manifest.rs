@@ -35,6 +35,9 @@ pub struct NodeKernel {
     pub kernel: FileRef,
     /// The installer's initramfs for this kernel: compressed cpio archives, concatenated in this order.
     pub initrd: Vec<FileRef>,
+    /// The modules of a kernel that no node's packages bring: laid over every node's packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<Layer>,
 }
 
 /// What a machine starts to become and to be a node: from the network its loader, a kernel and the installer, and then a

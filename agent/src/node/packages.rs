@@ -42,6 +42,11 @@ pub fn put(
         Way::Layer(layer) => by_layer(client, layer, target, teller)?,
         Way::Pool(files) => one_by_one(client, &depot.pool, &files, target, teller)?,
     }
+    // Those of every kernel that brings some, so that a node's disk may move to another vmm.
+    for modules in depot.kernels.values().filter_map(|kernel| kernel.modules.as_ref()) {
+        by_layer(client, modules, target, teller)
+            .doing(|| "laying the kernel's modules over the packages")?;
+    }
     name_pool(client, &depot.pool.suite, target, teller)
 }
 

@@ -31,7 +31,9 @@ struct Named {
 impl Files {
     pub(super) fn new(dir: &Path, depot: &Depot) -> Self {
         let agent = [("/agent".to_owned(), &depot.agent)];
-        let layers = depot.layers.values().map(|layer| (format!("/{}", layer.file.path), &layer.file));
+        let modules = depot.kernels.values().filter_map(|kernel| kernel.modules.as_ref());
+        let layers =
+            depot.layers.values().chain(modules).map(|layer| (format!("/{}", layer.file.path), &layer.file));
         let pool = depot.pool.index.iter().chain(depot.pool.packages.values());
         let pool = pool.map(|file| (format!("/{}", file.path), file));
         let loaders = depot.machine.iter().flat_map(|machine| [&machine.boot, &machine.core, &machine.efi]);

@@ -7,7 +7,7 @@ use std::path::Path;
 use gatehouse_deb::root::{self, Recipe, Told};
 use gatehouse_model::{Doing as _, Fault};
 
-use super::{ASIDE, Finish, Spec, installer, overlay_files, pack};
+use super::{ASIDE, Finish, Spec, installer, modules, overlay_files, pack};
 
 /// Makes the root that a specification file describes; prints a line as each part is done.
 ///
@@ -42,6 +42,10 @@ fn fill(spec: &Spec, root: &Path) -> Result<(), Fault> {
         Finish::Tools => {
             root::plain(root, &recipe)?;
             fs::rename(root, spec.out.join("tree")).doing(|| "moving the tools")
+        }
+        Finish::Modules => {
+            root::plain(root, &recipe)?;
+            modules::pack(root, spec)
         }
         Finish::Base => match root::base(root, &recipe)? {
             None => fs::rename(root, spec.out.join("tree")).doing(|| "moving the base"),

@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 
 use gatehouse_model::{Doing as _, Fault};
 
+use super::modules::closure;
 use super::tree::{Entry, Kind, walk};
 use super::{Spec, cpio, overlay_files};
 
@@ -264,23 +265,6 @@ fn depmod(root: &Path, kernel: &str) -> Result<(), Fault> {
     if output.status.success() { Ok(()) } else { Err(Fault::new(format!("depmod: {}", words.trim()))) }
 }
 
-/// The lines of `modules.dep` for some modules and for whole directories: their own paths and those they need.
-fn closure(dep: &str, wanted: &[&str], everywhere: &[&str]) -> BTreeSet<String> {
-    let module = |path: &str| {
-        let file = path.rsplit('/').next().unwrap_or_default();
-        file.split(".ko").next().unwrap_or_default().replace('-', "_")
-    };
-    let wanted: BTreeSet<String> = wanted.iter().map(|name| name.replace('-', "_")).collect();
-    let lines = dep.lines().filter_map(|line| line.split_once(':'));
-    lines
-        .filter(|(path, _)| {
-            wanted.contains(&module(path)) || everywhere.iter().any(|dir| path.starts_with(dir))
-        })
-        .flat_map(|(path, needs)| std::iter::once(path).chain(needs.split_whitespace()))
-        .map(str::to_owned)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,14 +277,5 @@ mod tests {
         assert_eq!(found, ["usr/lib/x86_64-linux-gnu/libc.so.6", "usr/lib64/ld-linux-x86-64.so.2"]);
         assert!(listed("\tlibx.so.1 => not found\n").is_err());
         assert_eq!(merged(Path::new("usr/sbin/../bin/kmod")), Path::new("usr/bin/kmod"));
-    }
-
-    #[test]
-    fn modules_bring_what_they_need() {
-        let dep = "kernel/a/x-y.ko.xz: kernel/b/z.ko.xz\nkernel/b/z.ko.xz:\nkernel/c/w.ko.xz:\n";
-        let kept: Vec<_> = closure(dep, &["x_y"], &[]).into_iter().collect();
-        assert_eq!(kept, ["kernel/a/x-y.ko.xz", "kernel/b/z.ko.xz"]);
-        let kept: Vec<_> = closure(dep, &["x_y"], &["kernel/c/"]).into_iter().collect();
-        assert_eq!(kept.last().map(String::as_str), Some("kernel/c/w.ko.xz"));
     }
 }

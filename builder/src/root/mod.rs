@@ -7,6 +7,7 @@ mod base;
 mod cpio;
 pub mod inside;
 mod installer;
+mod modules;
 mod namespace;
 mod pack;
 pub mod tree;
@@ -41,6 +42,8 @@ pub enum Finish {
     Installer,
     /// An unpacked tree as it is, in `tree/`: programs for the build itself.
     Tools,
+    /// What nodes need of the modules of User Mode Linux, as `layer.tar.zst`.
+    Modules,
 }
 
 impl Finish {
@@ -48,7 +51,7 @@ impl Finish {
     fn is_configured(self) -> bool {
         match self {
             Self::Host | Self::Layer | Self::Base => true,
-            Self::Installer | Self::Tools => false,
+            Self::Installer | Self::Tools | Self::Modules => false,
         }
     }
 
@@ -59,7 +62,7 @@ impl Finish {
             Self::Host | Self::Layer => 2 * packages + 2,
             Self::Base => 2 * packages,
             // Choosing, packing.
-            Self::Installer => packages + 2,
+            Self::Installer | Self::Modules => packages + 2,
             Self::Tools => packages,
         }
     }
