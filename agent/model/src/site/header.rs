@@ -1,5 +1,6 @@
 //! `<gatehouse/site.h>`: what `site.toml` says of the site and of one node, for the LCFG sources.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use super::{Node, Site};
@@ -26,6 +27,9 @@ impl Header {
         let mut before = String::from("#ifndef GATEHOUSE_SITE_H\n#define GATEHOUSE_SITE_H\n");
         for (name, value) in site_values(site) {
             define(&mut before, name, &value);
+        }
+        for (role, nodes) in roles(site) {
+            define(&mut before, &format!("SITE_ROLE_{role}"), &nodes.join(" "));
         }
         let mut after = String::new();
         root_keys(site, &mut after);
@@ -81,6 +85,7 @@ fn site_values(site: &Site) -> Vec<(&'static str, String)> {
     }
     values.extend([
         ("SITE_RESOLVERS", resolvers.join(" ")),
+        ("SITE_SUBNET", network.subnet.to_string()),
         ("SITE_PREFIX", network.subnet.prefix.to_string()),
         ("SITE_NETMASK", network.subnet.mask().to_string()),
         ("SITE_DISK0", "disk0".to_owned()),
@@ -88,6 +93,16 @@ fn site_values(site: &Site) -> Vec<(&'static str, String)> {
         ("SITE_ACK_PORT", site.server.ack_port.to_string()),
     ]);
     values
+}
+
+/// The names of the nodes of each role, whose letters are made capitals and whose hyphens underscores.
+fn roles(site: &Site) -> BTreeMap<String, Vec<&str>> {
+    let mut roles: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for node in site.nodes.iter().filter(|node| !node.role.is_empty()) {
+        let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        roles.entry(node.role.chars().map(letter).collect()).or_default().push(node.name.as_str());
+    }
+    roles
 }
 
 fn root_keys(site: &Site, out: &mut String) {
