@@ -7,6 +7,9 @@ use gatehouse_model::Fault;
 use super::work::Work;
 
 const EXPORTS: &str = "/etc/exports.d/gatehouse.exports";
+const UNITS: &str = "/etc/systemd/system";
+const WRITTEN: &str = "# Written by Gatehouse from the component nfs.\n[Unit]\n";
+const WANTED: &str = "[Install]\nWantedBy=remote-fs.target\n";
 
 pub(super) fn configure(work: &mut Work<'_>) -> Result<(), Fault> {
     let mut exports = String::new();
@@ -35,7 +38,7 @@ pub(super) fn configure(work: &mut Work<'_>) -> Result<(), Fault> {
     if work.has_changed(EXPORTS) && work.target.has("/usr/sbin/exportfs") {
         work.target.run("exportfs", &["-ra"])?;
     }
-    if work.has_changed("/etc/systemd/system/") {
+    if work.has_changed(UNITS) {
         work.systemctl(&["daemon-reload"])?;
     }
     for unit in units {
@@ -56,16 +59,21 @@ fn mounts(work: &mut Work<'_>) -> Result<Vec<String>, Fault> {
             return Err(work.wrong("point", tag, "write an absolute path"));
         }
         let options = work.of_or("opts", tag, "defaults");
-        let unit = format!("{}.mount", escape(point));
+        let mut unit = format!("{}.mount", escape(point));
         let text = format!(
-            "# Written by Gatehouse from the component nfs.\n[Unit]\nAfter=network-online.target\n\n\
-             [Mount]\nWhat={device}\nWhere={point}\nType=nfs\nOptions={options},_netdev\n\n\
-             [Install]\nWantedBy=remote-fs.target\n"
+            "{WRITTEN}After=network-online.target\n\n\
+             [Mount]\nWhat={device}\nWhere={point}\nType=nfs\nOptions={options},_netdev\n\n{WANTED}"
         );
-        work.write_own(&format!("/etc/systemd/system/{unit}"), 0o644, &text)?;
-        let wants = format!("/etc/systemd/system/remote-fs.target.wants/{unit}");
+        work.write_own(&format!("{UNITS}/{unit}"), 0o644, &text)?;
+        if work.of("automount", tag) == "yes" {
+            // Its server may be away: whoever looks into the directory waits for it, and nobody else does.
+            unit = format!("{}.automount", escape(point));
+            let text = format!("{WRITTEN}\n[Automount]\nWhere={point}\n\n{WANTED}");
+            work.write_own(&format!("{UNITS}/{unit}"), 0o644, &text)?;
+        }
+        let wants = format!("{UNITS}/remote-fs.target.wants/{unit}");
         work.own(&wants)?;
-        let outcome = work.target.link(&wants, &format!("/etc/systemd/system/{unit}"))?;
+        let outcome = work.target.link(&wants, &format!("{UNITS}/{unit}"))?;
         work.note(&wants, outcome);
         units.push(unit);
     }

@@ -115,7 +115,7 @@ fn tree(dir: &Path) -> Vec<(String, String)> {
 }
 
 /// What each component makes of its first resources, and of its next ones.
-const CHANGES: [(Given<'static>, &[&str], &str, &[&str]); 9] = [
+const CHANGES: [(Given<'static>, &[&str], &str, &[&str]); 10] = [
     (
         (
             "network",
@@ -175,6 +175,20 @@ const CHANGES: [(Given<'static>, &[&str], &str, &[&str]); 9] = [
         &[
             "etc/systemd/system/mnt-grid\\x2ddata.mount",
             "etc/systemd/system/remote-fs.target.wants/mnt-grid\\x2ddata.mount",
+        ],
+    ),
+    (
+        ("nfs", "mounts b\ndevice_b ce:/home\npoint_b /home\nautomount_b yes"),
+        &[
+            "etc/systemd/system/home.automount",
+            "etc/systemd/system/home.mount",
+            "etc/systemd/system/remote-fs.target.wants/home.automount",
+        ],
+        "mounts b\ndevice_b ce:/home\npoint_b /home",
+        &[
+            "etc/systemd/system/home.automount",
+            "etc/systemd/system/remote-fs.target.wants/home.automount",
+            "etc/systemd/system/remote-fs.target.wants/home.mount",
         ],
     ),
     (
