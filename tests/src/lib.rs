@@ -4,6 +4,7 @@
 
 pub mod emulator;
 pub mod roots;
+pub mod work;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,11 +1,11 @@
 //! A site that changes while it runs, by `git push` as the operations centre does it: on User Mode Linux.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-use gatehouse_tests::{Ended, Try, has, open_to_all, outcome, run, site, try_uml};
+use gatehouse_tests::work::{Work, append, in_file, nodes, state, within};
+use gatehouse_tests::{Try, has, open_to_all, outcome, site, try_uml};
 use serde_json::{Value, json};
 
 const INSTALL: Duration = Duration::from_secs(600);
@@ -177,89 +177,4 @@ fn a_node_goes(trial: &Try, dir: &Path, work: &Work) {
     within(REACHED, "node2 gone", || nodes(trial).len() == 1);
     assert!(dir.join("vms/node2/fs/disk0").exists(), "its disk was thrown away");
     assert_eq!(state(trial, "node1"), "running");
-}
-
-/// A clone of the trial's site, as somebody at the operations centre has it.
-struct Work {
-    dir: PathBuf,
-}
-
-impl Work {
-    fn clone_of(trial: &Path, into: &Path) -> Self {
-        let work = Self { dir: into.join("work") };
-        let from = trial.join("state/site.git");
-        let cloned = run(Command::new("git").arg("clone").arg("--quiet").arg(&from).arg(&work.dir));
-        assert_eq!(cloned.code, 0, "{cloned:?}");
-        work
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
-    fn git(&self, args: &[&str]) -> Ended {
-        let who = ["-c", "user.name=operations", "-c", "user.email=operations@example.org"];
-        run(Command::new("git").arg("-C").arg(&self.dir).args(who).args(args))
-    }
-
-    /// Commits what is there and pushes it.
-    fn push(&self, message: &str) -> Ended {
-        assert_eq!(self.git(&["add", "--all"]).code, 0);
-        let committed = self.git(&["commit", "--quiet", "-m", message]);
-        assert_eq!(committed.code, 0, "{committed:?}");
-        let pushed = self.git(&["push", "origin", "main"]);
-        print!("{}", pushed.stderr);
-        pushed
-    }
-
-    fn must_push(&self, message: &str) {
-        let pushed = self.push(message);
-        assert_eq!(pushed.code, 0, "{pushed:?}");
-    }
-
-    /// The commit that is `main` on the machine.
-    fn newest(&self) -> String {
-        let seen = self.git(&["ls-remote", "origin", "refs/heads/main"]);
-        assert_eq!(seen.code, 0, "{seen:?}");
-        seen.stdout
-    }
-
-    fn start_over(&self) {
-        assert_eq!(self.git(&["reset", "--quiet", "--hard", "origin/main"]).code, 0);
-    }
-}
-
-fn append(path: &Path, text: &str) {
-    let before = fs::read_to_string(path).expect("read");
-    fs::write(path, before + text).expect("written");
-}
-
-fn in_file(path: &Path, what: &str, with: &str) {
-    let before = fs::read_to_string(path).expect("read");
-    assert!(before.contains(what), "{} has no {what:?}:\n{before}", path.display());
-    fs::write(path, before.replace(what, with)).expect("written");
-}
-
-fn nodes(trial: &Try) -> Vec<Value> {
-    let seen = trial.gatectl(&["node", "list", "--json"]);
-    assert_eq!(seen.code, 0, "{seen:?}");
-    serde_json::from_str(&seen.stdout).expect("a list of nodes")
-}
-
-/// The state of a node on the board; empty where there is no such node.
-fn state(trial: &Try, name: &str) -> String {
-    let all = nodes(trial);
-    let node = all.iter().find(|node| node["name"] == name);
-    let state = node.and_then(|node| node["state"].as_str()).unwrap_or_default().to_owned();
-    assert_ne!(state, "failed", "{all:?}");
-    state
-}
-
-fn within(time: Duration, what: &str, done: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < time, "{what} did not come within {time:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    println!("{what} after {:.1} s", begun.elapsed().as_secs_f64());
 }
