@@ -87,7 +87,9 @@ pub fn fingerprint(der: &[u8]) -> String {
 pub enum Milestone {
     /// Its disk is written and synced; it is about to power off.
     Installed,
-    /// It has booted from its own disk and its services are up.
+    /// It has booted from its own disk. `failed` says which of its own checks do not pass, once it has made them.
+    Up,
+    /// It is up, and all its checks pass.
     Running,
     /// It has done what its profile says, as far as it could.
     Applied,
@@ -150,7 +152,7 @@ pub struct Ack {
     /// With `applied`: the components that were run, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<String>,
-    /// With `applied`: what could not be done; the node tries again at its next look.
+    /// With `applied`: what could not be done; the node tries again at its next look. With `up`: the checks that fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<Failure>,
     /// With `applied`: what became of the packages.

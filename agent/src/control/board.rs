@@ -29,8 +29,10 @@ pub enum NodeState {
     Stopped,
     /// Started from its own disk, not yet heard of.
     Starting,
-    /// It has said that it is up.
+    /// It is up and well.
     Running,
+    /// It is up, and not all its own checks pass; `message` says which.
+    Ailing,
     /// Its install or start failed; `message` says how.
     Failed,
 }

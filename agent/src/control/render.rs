@@ -75,6 +75,7 @@ fn state_word(state: NodeState) -> &'static str {
         NodeState::Stopped => "stopped",
         NodeState::Starting => "starting",
         NodeState::Running => "running",
+        NodeState::Ailing => "ailing",
         NodeState::Failed => "failed",
     }
 }

@@ -234,10 +234,18 @@ fn watch(
             return Err(Fault::new("interrupted before every node was up"));
         }
         if begun.elapsed() > limit {
-            let text = format!("not every node was up after {} s", limit.as_secs());
-            return Err(Fault::new(text));
+            return Err(late(limit, machine.board()));
         }
     }
+}
+
+/// What is said where the time is over: every node that is not well, and why.
+fn late(limit: Duration, board: Option<Board>) -> Fault {
+    let nodes = board.map(|board| board.nodes).unwrap_or_default();
+    let waited = nodes.iter().filter(|node| !node.machine && node.state != "running");
+    let lines = waited.map(|node| format!("\n  {}: {} {}", node.name, node.state, node.message));
+    let lines: String = lines.collect();
+    Fault::new(format!("not every node was up and well after {} s{lines}", limit.as_secs()))
 }
 
 /// The board once every node is up; a fault once one has failed.

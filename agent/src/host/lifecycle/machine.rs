@@ -101,11 +101,14 @@ impl Lifecycle {
     /// Whether it is up is all that can be seen of an installed machine.
     fn watch_machine(&self, node: &Node, record: &Record, acks: &[Ack], seen: &mut Seen) {
         let name = &node.name;
-        let up = acks.iter().any(|ack| ack.milestone == Milestone::Running)
-            || (seen.tried.is_none_or(|tried| tried.elapsed() > TRY) && answers(node, seen));
+        let up =
+            !acks.is_empty() || (seen.tried.is_none_or(|tried| tried.elapsed() > TRY) && answers(node, seen));
+        self.hear(name, acks, seen.answered);
+        let is_shown = || matches!(self.shown(name), Some(NodeState::Running | NodeState::Ailing));
         if up {
             seen.answered = Instant::now();
-            if self.shown(name) != Some(NodeState::Running) {
+            // One that was up before the host was has said nothing yet; a fresh one says when it is well.
+            if !is_shown() && self.shown(name) != Some(NodeState::Starting) {
                 self.show(node, NodeState::Running, record);
                 self.means.board.say(&phase(name), "starting", State::Succeeded, "");
             }
@@ -113,14 +116,6 @@ impl Lifecycle {
             self.show(node, NodeState::Stopped, record);
             self.set_shown(name, NodeState::Stopped, format!("does not answer at {}", node.address));
         }
-    }
-
-    fn shown(&self, name: &NodeName) -> Option<NodeState> {
-        self.means.board.node(name).map(|status| status.state)
-    }
-
-    fn set_shown(&self, name: &NodeName, state: NodeState, message: String) {
-        self.means.board.update(name, |status| (status.state, status.message) = (state, message));
     }
 
     /// Lets a machine in; its installer asks again within seconds.

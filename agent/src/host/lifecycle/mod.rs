@@ -2,6 +2,7 @@
 //! what it does next is a pure function of what is there and what is wanted.
 
 mod change;
+mod health;
 mod install;
 mod machine;
 mod number;

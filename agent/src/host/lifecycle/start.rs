@@ -8,12 +8,12 @@ use gatehouse_model::site::Node;
 use gatehouse_model::{Doing as _, Fault, State};
 
 use super::record::Record;
+use super::turn::Turn;
 use super::{BRIDGE, Lifecycle, VACATED, Wanted, number, phase};
 use crate::control::board::NodeState;
 use crate::vmm::{Boot, Power, Vm};
-use crate::wire::Milestone;
 
-/// How long a node may take from its start until it says that it is up.
+/// How long a node may take from its start until it says that it is up, and from then on until it is well.
 const START_LIMIT: Duration = Duration::from_secs(900);
 /// How long a start waits for its turn: one that hangs must not keep all others from starting.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -24,7 +24,7 @@ impl Lifecycle {
     pub(super) fn boot(&self, node: &Node, record: Option<&Record>) -> Result<(), Fault> {
         let record = record.ok_or_else(|| Fault::new(format!("node {} is not installed", node.name)))?;
         self.starts.wait(&node.name);
-        let _turn = self.turns.to_start(PATIENCE);
+        let mut turn = Some(self.turns.to_start(PATIENCE));
         self.vacating.wait(VACATED);
         if self.wanted(&node.name) == Wanted::Stopped {
             return Ok(());
@@ -44,7 +44,7 @@ impl Lifecycle {
             let started = self.means.driver.start(&launch);
             self.starts.leave(&node.name);
             started.doing(|| format!("starting node {}", node.name))?;
-            match self.await_running(node) {
+            match self.await_running(node, &mut turn) {
                 Err(fault) if tries < MOST_STARTS && self.means.driver.power(&node.name)? == Power::Off => {
                     board.say(&phase(&node.name), "starting again", State::Started, fault.to_string());
                 }
@@ -54,26 +54,30 @@ impl Lifecycle {
         Ok(())
     }
 
-    fn await_running(&self, node: &Node) -> Result<(), Fault> {
-        let begun = Instant::now();
+    /// Waits until a node is well. Its turn ends once it is up: what it waits for may be another node.
+    fn await_running(&self, node: &Node, turn: &mut Option<Turn<'_>>) -> Result<(), Fault> {
+        let mut begun = Instant::now();
+        let since = begun;
         loop {
             let acks = self.means.board.take_acks(&node.name);
-            if acks.iter().any(|ack| ack.milestone == Milestone::Running) {
-                self.means.board.update(&node.name, |status| status.state = NodeState::Running);
-                let seconds = begun.elapsed().as_secs_f64();
-                self.means.board.say(
-                    &phase(&node.name),
-                    "starting",
-                    State::Succeeded,
-                    format!("{seconds:.1} s"),
-                );
+            if !acks.is_empty() && turn.take().is_some() {
+                begun = Instant::now();
+            }
+            self.hear(&node.name, &acks, since);
+            let is_up = turn.is_none();
+            if self.shown(&node.name) == Some(NodeState::Running) {
                 return Ok(());
             }
             let off = self.means.driver.power(&node.name)? == Power::Off;
             if self.wanted(&node.name) == Wanted::Stopped {
                 return Ok(());
             }
-            if off || begun.elapsed() > START_LIMIT {
+            let late = begun.elapsed() > START_LIMIT;
+            if late && is_up && !off {
+                self.give_up_waiting(&node.name);
+                return Ok(());
+            }
+            if off || late {
                 let what = if off { "ended" } else { "was not heard of in time" };
                 return Err(Fault::new(format!(
                     "node {} {what} while starting; its last words:\n{}",
@@ -87,22 +91,24 @@ impl Lifecycle {
 
     /// Looks after a running node until it is off or is no longer wanted; adopts one that an earlier agent started.
     pub(super) fn watch(&self, node: &Node, record: Option<&Record>) -> Result<(), Fault> {
-        let known = self.means.board.status().nodes.into_iter().find(|s| s.name == node.name);
-        if known.is_none_or(|status| status.state != NodeState::Running)
-            && let Some(record) = record
-        {
+        let known = matches!(self.shown(&node.name), Some(NodeState::Running | NodeState::Ailing));
+        if !known && let Some(record) = record {
             self.means.driver.adopt(&node.name)?;
             let up =
                 TcpStream::connect_timeout(&SocketAddr::from((node.address, 22)), Duration::from_secs(2));
             if up.is_ok() {
+                // Where it is not well, it says so at its next look.
                 self.show(node, NodeState::Running, record);
                 self.means.board.say(&phase(&node.name), "adopting", State::Succeeded, "");
             } else {
                 self.show(node, NodeState::Starting, record);
-                self.await_running(node)?;
+                self.await_running(node, &mut Some(self.turns.to_start(Duration::ZERO)))?;
             }
         }
+        let since = Instant::now();
         while self.wanted(&node.name) == Wanted::Running {
+            let acks = self.means.board.take_acks(&node.name);
+            self.hear(&node.name, &acks, since);
             if self.means.driver.power(&node.name)? == Power::Off {
                 self.means.board.say(
                     &phase(&node.name),

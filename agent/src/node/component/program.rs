@@ -27,7 +27,8 @@ const LONGEST: Duration = Duration::from_secs(15 * 60);
 const LONGEST_CHANGE: Duration = Duration::from_secs(4 * 3600);
 /// How long the end of what a program said is waited for, when something it started holds on to its output.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where what a profile names is looked for.
+pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Calls the program of a component.
 ///
@@ -103,7 +104,10 @@ pub fn whole(command: Command) -> io::Result<Output> {
 
 /// Runs a program to its end with all that it says in one stream, of which the end is kept in `stdout`. One that
 /// takes too long is killed with everything it has started.
-fn watched(mut command: Command, longest: Duration) -> io::Result<Output> {
+///
+/// # Errors
+/// It cannot be started.
+pub fn watched(mut command: Command, longest: Duration) -> io::Result<Output> {
     let (reader, writer) = io::pipe()?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
     let mut child = command.spawn()?;

@@ -1,5 +1,5 @@
-//! The daemon: tells the server that the node is up, then looks for a new profile whenever it is told or due. It ends
-//! only with the node: a server that is away, a profile that cannot be read and a component that fails are all said
+//! The daemon: tells the server that the node is up, then looks for a new profile whenever it is told or due, and in
+//! between at the node's health. It ends only with the node: a server that is away, a profile that cannot be read and a component that fails are all said
 //! and tried again.
 
 use std::io::ErrorKind;
@@ -11,6 +11,7 @@ use gatehouse_lcfg::Profile;
 use gatehouse_model::site::{ACK_PORT, NOTIFY_PORT};
 use gatehouse_model::{Doing as _, Fault};
 
+use super::health::{self, Health};
 use super::journal::{Journal, seconds};
 use super::poll::{self, Poll};
 use super::{Node, status};
@@ -19,6 +20,8 @@ use crate::wire::{Ack, Milestone, Sign};
 
 /// The least time between two looks, however often the node is told.
 const LEAST: Duration = Duration::from_millis(500);
+/// The first pause before what failed is tried again; each is twice as long as the last.
+const UNDONE: Duration = Duration::from_secs(5);
 
 /// Runs until the node is shut down.
 ///
@@ -26,23 +29,24 @@ const LEAST: Duration = Duration::from_millis(500);
 /// What the install left on this node is missing or damaged.
 pub fn run() -> Result<(), Fault> {
     let node = Node::open(Target::running())?;
+    let (ears, health) = (Ears::default(), Health::default());
     let mut daemon =
-        Daemon { ears: Ears::default(), said: String::new(), is_up: false, acked: None, waiting: None, node };
+        Daemon { ears, health, said: String::new(), is_up: false, acked: None, waiting: None, node };
     let mut failures = 0;
     loop {
         let begun = Instant::now();
         let outcome = daemon.round();
         let settings = Settings::of(daemon.node.profile().ok().as_ref());
         let pause = match &outcome {
-            Ok(()) => settings.poll.next(poll::random()),
+            Ok(true) => settings.poll.next(poll::random()),
+            Ok(false) => (UNDONE * (1 << failures.min(10))).min(settings.poll.every),
             Err(_) => poll::pause(failures, poll::random()).min(settings.poll.every),
         };
-        failures = if outcome.is_ok() { 0 } else { failures + 1 };
+        failures = if matches!(outcome, Ok(true)) { 0 } else { failures + 1 };
         let trouble = outcome.err().map(|fault| fault.render()).unwrap_or_default();
         daemon.say_trouble(&trouble);
         status::leave_note(&daemon.node.target, seconds() + pause.as_secs(), &trouble);
-        let told = daemon.ears.wait(settings.notify_port, daemon.node.home.server, pause);
-        if told {
+        if daemon.rest(&settings, pause) {
             println!("told that there is something new");
             sleep(LEAST.saturating_sub(begun.elapsed()));
         }
@@ -52,6 +56,7 @@ pub fn run() -> Result<(), Fault> {
 struct Daemon {
     node: Node,
     ears: Ears,
+    health: Health,
     /// The trouble that was said last: the same words again and again would only fill the journal.
     said: String,
     /// Whether the server knows that the node is up.
@@ -63,8 +68,9 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn round(&mut self) -> Result<(), Fault> {
-        // First of all, before the lock: it is what makes the node count as running.
+    /// Looks for a new profile and applies what differs; whether all of that succeeded.
+    fn round(&mut self) -> Result<bool, Fault> {
+        // First of all, before the lock: a node that is not heard of counts as one that hangs.
         let hello = self.tell_up();
         let mut keeper = self.node.keeper()?;
         let news = hello.and_then(|()| keeper.fetch());
@@ -83,7 +89,43 @@ impl Daemon {
         news?;
         let settings = Settings::of(profile.as_ref().ok());
         self.acknowledge(&settings, sign)?;
-        profile.map(drop)
+        // A server that has started anew learns from this how the node is.
+        self.health.repeat();
+        profile.map(|_| done.is_good())
+    }
+
+    /// Waits until it is time for the next look at the profile, and looks at the node's health meanwhile. Whether
+    /// the server has told of something new.
+    fn rest(&mut self, settings: &Settings, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            let next = self.look_at_health();
+            let left = until.saturating_duration_since(Instant::now());
+            if self.ears.wait(settings.notify_port, self.node.home.server, left.min(next)) {
+                return true;
+            }
+            if left <= next {
+                return false;
+            }
+        }
+    }
+
+    /// Makes the checks, and tells the server what is new of them. The pause until the next look.
+    fn look_at_health(&mut self) -> Duration {
+        // Without a profile there is nothing to check, which the next round says.
+        let profile = self.node.profile().unwrap_or_default();
+        let failing = health::look(&profile);
+        let etag = Journal::open(&self.node.target).state().etag.clone();
+        if let Some(ack) = self.health.news(&failing, &etag) {
+            for failure in &failing {
+                println!("{}: {}", failure.component, failure.output);
+            }
+            // A server that is away is told at the next look.
+            if self.node.client.acknowledge(&ack).is_ok() {
+                self.health.has_told(&failing);
+            }
+        }
+        self.health.pause(health::every(&profile))
     }
 
     fn tell_up(&mut self) -> Result<(), Fault> {
@@ -91,7 +133,7 @@ impl Daemon {
             return Ok(());
         }
         let etag = Journal::open(&self.node.target).state().etag.clone();
-        self.node.client.acknowledge(&Ack::new(Milestone::Running, &etag))?;
+        self.node.client.acknowledge(&Ack::new(Milestone::Up, &etag))?;
         self.is_up = true;
         println!("told {} that {} is up", self.node.home.server, self.node.home.node);
         Ok(())

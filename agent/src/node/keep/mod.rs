@@ -12,6 +12,7 @@ mod apply;
 pub mod commands;
 pub mod contexts;
 mod daemon;
+mod health;
 pub mod journal;
 pub mod plan;
 mod poll;
