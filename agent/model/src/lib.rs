@@ -12,6 +12,7 @@ mod names;
 mod problem;
 pub mod site;
 mod size;
+mod subject;
 
 pub use contents::{CONTENTS, ContentPart, Contents};
 pub use digest::{Digest, Hasher};
@@ -28,3 +29,4 @@ pub use names::{Mac, NodeName};
 pub use problem::Problem;
 pub use site::Site;
 pub use size::Size;
+pub use subject::{Subject, SubjectPart};

@@ -2,6 +2,7 @@
 
 use toml::de::DeTable;
 
+use super::check_grid::grid;
 use super::check_match::matches;
 use super::check_nodes::{inside, node_name, nodes, whole_mib};
 use super::check_report::report;
@@ -13,8 +14,20 @@ use super::{
 use crate::{Mac, NodeName, Problem, Size};
 
 pub(super) const TOP: &[&str] = &[
-    "schema", "site", "match", "install", "disk", "network", "host", "node", "access", "packages", "server",
+    "schema",
+    "site",
+    "match",
+    "install",
+    "disk",
+    "network",
+    "host",
+    "node",
+    "access",
+    "packages",
+    "server",
     "report",
+    "grid",
+    "grid-user",
 ];
 pub(super) const SITE: &[&str] = &["name", "domain", "epoch"];
 pub(super) const INSTALL: &[&str] = &["to"];
@@ -132,6 +145,8 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
     let packages = packages(r, top);
     let server = server(r, top);
     let report = report(r, top);
+    let own = domain.as_ref().map(|at| at.value.as_str());
+    let grid = grid(r, top, name.as_ref().map(|at| &at.value), own);
     Some(Site {
         name: name?.value,
         domain: domain?.value,
@@ -146,6 +161,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
         packages,
         server,
         report,
+        grid,
     })
 }
 

@@ -43,6 +43,12 @@ pub struct SiteFile {
     /// Where the machine sends what became of its install; nowhere if it is not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<ReportSection>,
+    /// What the site's Grid authority certifies; this or a `[[grid-user]]` makes a Grid site.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grid: Option<GridSection>,
+    /// The users of the Grid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grid_user: Vec<GridUserSection>,
 }
 
 /// What the site is called.
@@ -327,6 +333,39 @@ pub struct ReportSection {
     /// is not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
+}
+
+/// The Grid authority, which the host makes at its first boot. Its subject is the base with `/CN=Authority` behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct GridSection {
+    /// What all subjects of the site begin with; `/O=Grid/OU=` with the site's name where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^/"))]
+    pub base: Option<String>,
+    /// Days that certificates of nodes and users are good for; 395 where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3650))]
+    pub certificate_days: Option<u32>,
+    /// Days that the authority's own certificate is good for; 3650 where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 36500))]
+    pub authority_days: Option<u32>,
+}
+
+/// A user of the Grid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct GridUserSection {
+    /// Name of the account: lower-case letters, digits and underscores.
+    #[schemars(length(min = 1, max = 32), regex(pattern = "^[a-z][a-z0-9_]*$"))]
+    pub name: String,
+    /// Number of the account.
+    #[schemars(range(min = 1000, max = 60000))]
+    pub uid: u32,
+    /// Subject of the user's certificate, below the base; the base with `/CN=` and the name where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dn: Option<String>,
 }
 
 fn is_default<T: Default + PartialEq>(section: &T) -> bool {

@@ -34,6 +34,7 @@ impl Header {
         let mut after = String::new();
         root_keys(site, &mut after);
         hosts(site, &mut after);
+        grid_users(site, &mut after);
         after.push_str("#endif\n");
         Self { before, after }
     }
@@ -92,6 +93,10 @@ fn site_values(site: &Site) -> Vec<(&'static str, String)> {
         ("SITE_NOTIFY_PORT", site.server.notify_port.to_string()),
         ("SITE_ACK_PORT", site.server.ack_port.to_string()),
     ]);
+    if let Some(grid) = &site.grid {
+        values.push(("SITE_GRID_BASE", grid.base.to_string()));
+        values.push(("SITE_GRID_AUTHORITY", grid.authority().to_string()));
+    }
     values
 }
 
@@ -132,4 +137,19 @@ fn hosts(site: &Site, out: &mut String) {
     let _ = writeln!(out, "hosts.entries host");
     let _ = writeln!(out, "hosts.address_host {}", site.network.host);
     let _ = writeln!(out, "hosts.names_host {name}.{domain} {name}");
+}
+
+fn grid_users(site: &Site, out: &mut String) {
+    let Some(grid) = &site.grid else { return };
+    let _ = writeln!(out, "grid.base {}", grid.base);
+    let _ = writeln!(out, "grid.authority {}", grid.authority());
+    if grid.users.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = grid.users.iter().map(|user| user.name.as_str()).collect();
+    let _ = writeln!(out, "grid.users {}", names.join(" "));
+    for user in &grid.users {
+        let _ = writeln!(out, "grid.uid_{} {}", user.name, user.uid);
+        let _ = writeln!(out, "grid.dn_{} {}", user.name, user.dn);
+    }
 }

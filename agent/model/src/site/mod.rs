@@ -2,6 +2,7 @@
 
 mod boot;
 mod check;
+mod check_grid;
 mod check_match;
 mod check_nodes;
 mod check_report;
@@ -15,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Mac, NodeName, Size};
+use crate::{Mac, NodeName, Size, Subject};
 
 pub use boot::{BOOT_CFG, boot_cfg};
 pub use file::SiteFile;
@@ -51,6 +52,8 @@ pub struct Site {
     pub server: Server,
     /// `[report]`; none: reports stay on the machine and its media.
     pub report: Option<ReportTo>,
+    /// `[grid]` and `[[grid-user]]`; none: it is no Grid site, and has no Grid authority.
+    pub grid: Option<Grid>,
 }
 
 /// `[match]`: one of these must be the machine's; with none at all every machine is meant.
@@ -312,6 +315,45 @@ pub struct ReportTo {
     pub url: String,
     /// `report.authority`: PEM; none: the authorities that browsers believe.
     pub authority: Option<String>,
+}
+
+/// The common name of a site's Grid authority.
+const AUTHORITY_NAME: &str = "Authority";
+
+/// `[grid]`: what the site's Grid authority certifies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// `grid.base`: what all subjects of the site begin with; `/O=Grid/OU=<site.name>` where it is not given.
+    pub base: Subject,
+    /// `grid.certificate-days`: how long the certificates of nodes and users are good for.
+    pub certificate_days: u32,
+    /// `grid.authority-days`: how long the authority's own is.
+    pub authority_days: u32,
+    /// `[[grid-user]]`, in the file's order.
+    pub users: Vec<GridUser>,
+}
+
+impl Grid {
+    /// The authority's own subject.
+    pub fn authority(&self) -> Subject {
+        self.base.named(AUTHORITY_NAME)
+    }
+
+    /// The user of a name.
+    pub fn user(&self, name: &str) -> Option<&GridUser> {
+        self.users.iter().find(|user| user.name == name)
+    }
+}
+
+/// `[[grid-user]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GridUser {
+    /// `name`: of the account.
+    pub name: String,
+    /// `uid`: the account's number.
+    pub uid: u32,
+    /// `dn`: the subject of the user's certificate; `<grid.base>/CN=<name>` where it is not given.
+    pub dn: Subject,
 }
 
 impl Site {

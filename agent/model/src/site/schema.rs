@@ -12,7 +12,7 @@ pub fn json_schema() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{check, check_match, check_nodes, check_report};
+    use super::super::{check, check_grid, check_match, check_nodes, check_report};
     use super::json_schema;
 
     #[test]
@@ -33,6 +33,8 @@ mod tests {
             ("MatchSection", check_match::MATCH),
             ("ServerSection", check::SERVER),
             ("ReportSection", check_report::REPORT),
+            ("GridSection", check_grid::GRID),
+            ("GridUserSection", check_grid::GRID_USER),
         ] {
             let part = if section.is_empty() { &schema } else { &schema["$defs"][section] };
             let mut keys: Vec<&str> =

@@ -14,6 +14,8 @@
 #define SITE_DISK0 disk0
 #define SITE_NOTIFY_PORT 732
 #define SITE_ACK_PORT 733
+#define SITE_GRID_BASE /C=IE/O=Grid-Ireland/OU=full
+#define SITE_GRID_AUTHORITY /C=IE/O=Grid-Ireland/OU=full/CN=Authority
 #define SITE_ROLE_CE ce-1
 #define NODE_NAME ce-1
 #define NODE_ADDRESS 192.168.5.1
@@ -29,4 +31,11 @@ auth.rootkey_k1 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERIT
 hosts.entries host
 hosts.address_host 192.168.4.10
 hosts.names_host full.full.example.org full
+grid.base /C=IE/O=Grid-Ireland/OU=full
+grid.authority /C=IE/O=Grid-Ireland/OU=full/CN=Authority
+grid.users alice bob_2
+grid.uid_alice 20001
+grid.dn_alice /C=IE/O=Grid-Ireland/OU=full/L=Dublin/CN=Alice Example (TCD)
+grid.uid_bob_2 20002
+grid.dn_bob_2 /C=IE/O=Grid-Ireland/OU=full/CN=bob_2
 #endif
