@@ -83,6 +83,9 @@ pub fn compare(
 
 /// Certificates, partitions and drivers were made for these; another value is another machine.
 fn fixed(old: &Site, new: &Site) -> Vec<Problem> {
+    // A site may become a Grid site and cease to be one, but its authority certifies below one subject only.
+    let base = |site: &Site| site.grid.as_ref().map(|grid| grid.base.to_string());
+    let (old_base, new_base) = (base(old), base(new));
     [
         ("site.name", old.name.to_string(), new.name.to_string()),
         ("site.domain", old.domain.clone(), new.domain.clone()),
@@ -91,6 +94,7 @@ fn fixed(old: &Site, new: &Site) -> Vec<Problem> {
         ("network.host", old.network.host.to_string(), new.network.host.to_string()),
     ]
     .into_iter()
+    .chain(old_base.zip(new_base).map(|(old, new)| ("grid.base", old, new)))
     .filter(|(_, old, new)| old != new)
     .map(|(key, old, new)| {
         let what = format!(
@@ -279,6 +283,28 @@ mod tests {
         (changed.nodes[1].vcpus, changed.nodes[1].machine) = (8, Some(rule));
         let same = compare((&new, &none), (&changed, &none), |_| false).expect("possible");
         assert!(same.nodes.is_empty(), "there is no VM to start again: {same}");
+    }
+
+    #[test]
+    fn users_of_the_grid_come_and_go_below_one_subject() {
+        let none = ProfilesOf::new();
+        let site = |text: &str| {
+            let base = include_str!("../../../site-templates/minimal/site.toml");
+            Site::parse(&format!("{base}\n{text}")).expect("a site")
+        };
+        let plain = site("");
+        let old = site("[[grid-user]]\nname = \"alice\"\nuid = 20001\n");
+        let more = site("[[grid-user]]\nname = \"bob\"\nuid = 20002\n");
+        for (from, to) in [(&plain, &old), (&old, &more), (&more, &plain)] {
+            assert!(compare((from, &none), (to, &none), |_| true).is_ok());
+        }
+        let moved = site("[grid]\nbase = \"/O=Other\"\n");
+        let problems = compare((&old, &none), (&moved, &none), |_| true).expect_err("impossible");
+        assert_eq!(
+            problems[0].to_string(),
+            "site.toml: grid.base cannot become \"/O=Other\" on a machine that is installed as \"/O=Grid/OU=minimal\"; \
+             write \"/O=Grid/OU=minimal\", or install the machine anew"
+        );
     }
 
     #[test]
