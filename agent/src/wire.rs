@@ -6,6 +6,8 @@
 //! else needs the certificate got by it:
 //! `GET /depot.json`, `GET /gatehouse.asc`, `GET /profiles/<domain>/<node>/XML/profile.xml`,
 //! `GET /components/<sha256>` (the programs that the node's own profile names), `POST /progress`, `POST /ack`.
+//! `POST /credentials/certificate` ([`CertificateRequest`]), `GET /credentials/authority` (the Grid authority's, PEM) and
+//! `GET /credentials/secrets/<name>` (bytes): what the node's own profile does not name is answered 403.
 //! UDP: [`Notice`] from the server to a node, [`Sign`] from a node to the server. Both are hints: whoever gets one
 //! does at most what it would do a little later anyway.
 
@@ -72,6 +74,22 @@ pub struct EnrolAnswer {
     /// For a machine: which of its disks the node is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskRule>,
+}
+
+/// Body of `POST /credentials/certificate`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRequest {
+    /// Whose: `host` for the node itself, or a user of the Grid; one that `credentials.certificates` has.
+    pub name: String,
+    /// A certificate signing request, PEM. Only its public key counts: the names are the server's to give.
+    pub csr: String,
+}
+
+/// Answer to `POST /credentials/certificate`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateAnswer {
+    /// The certificate, PEM.
+    pub certificate: String,
 }
 
 /// What people compare of a key or certificate: 80 bits of the SHA-256 of its DER, in groups.

@@ -78,6 +78,9 @@ pub struct Status {
     /// What somebody should know of the host; most often nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Which certificates end soon, and what to do; most often none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Status {
@@ -103,6 +106,7 @@ struct Inner {
     events: VecDeque<Event>,
     listeners: Vec<mpsc::Sender<Event>>,
     message: String,
+    warnings: Vec<String>,
 }
 
 impl Board {
@@ -245,6 +249,15 @@ impl Board {
         self.changed.notify_all();
     }
 
+    /// Replaces what is said of certificates that end soon.
+    pub fn warn(&self, warnings: &[String]) {
+        let mut inner = self.lock();
+        if inner.warnings != warnings {
+            inner.warnings = warnings.to_vec();
+            self.changed.notify_all();
+        }
+    }
+
     /// Takes the acknowledgements a node has given since the last call.
     pub fn take_acks(&self, node: &NodeName) -> Vec<Ack> {
         self.lock().acks.remove(node).unwrap_or_default()
@@ -265,6 +278,7 @@ impl Board {
             nodes: inner.nodes.clone(),
             events: inner.events.iter().cloned().collect(),
             message: inner.message.clone(),
+            warnings: inner.warnings.clone(),
         }
     }
 }

@@ -16,6 +16,9 @@ pub(super) fn render_status(status: &Status) -> String {
     if !status.message.is_empty() {
         let _ = writeln!(out, "  {}", status.message);
     }
+    for warning in &status.warnings {
+        let _ = writeln!(out, "  warning: {warning}");
+    }
     out.push('\n');
     out.push_str(&render_nodes(&status.nodes));
     out

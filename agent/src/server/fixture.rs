@@ -63,6 +63,8 @@ pub(crate) struct Place {
     pub(super) approvals: Arc<Approvals>,
     /// Makes a machine of its own of `node2`.
     pub(super) machine: Option<DiskRule>,
+    /// What the site has besides.
+    pub(super) more: String,
     pub(super) layer: Vec<u8>,
 }
 
@@ -88,6 +90,7 @@ impl Place {
             tokens: Arc::new(Tokens::new()),
             approvals: Arc::default(),
             machine: None,
+            more: String::new(),
             layer,
         }
     }
@@ -112,7 +115,7 @@ impl Place {
             pool: self.pool(),
         };
         let any = "127.0.0.1:0".parse().expect("an address");
-        let mut site = sample_site();
+        let mut site = Site::parse(&format!("{SITE}{}", self.more)).expect("a good site");
         site.server.notify_port = self.notify_port;
         site.nodes[1].machine.clone_from(&self.machine);
         let config = ServerConfig {

@@ -6,6 +6,7 @@
 pub mod approval;
 pub mod authority;
 pub mod closure;
+mod credentials;
 mod files;
 #[cfg(test)]
 mod fixture;
@@ -19,9 +20,11 @@ mod page_tests;
 pub mod profiles;
 #[cfg(test)]
 mod profiles_tests;
+mod refusals;
 mod repository;
 mod secure;
 mod shelf;
+mod signer;
 mod sources;
 mod status;
 #[cfg(test)]
@@ -32,7 +35,7 @@ pub mod view;
 pub mod watch;
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -45,9 +48,11 @@ use tokio::runtime::{Builder, Runtime};
 use self::approval::Approvals;
 use self::authority::Authority;
 use self::closure::Closures;
+use self::credentials::{Store, routes};
 use self::files::Files;
 use self::openpgp::Sqop;
 use self::profiles::{Profiles, Refreshed};
+use self::refusals::Refusals;
 use self::repository::Repository;
 use self::tokens::Tokens;
 use self::view::ViewKey;
@@ -63,6 +68,8 @@ pub(crate) use self::sources::is_component;
 
 /// How often the sources are looked at where the kernel does not tell of changes.
 const REFRESH: Duration = Duration::from_secs(2);
+/// How often it is looked at which certificates end soon.
+const HOUR: Duration = Duration::from_secs(3600);
 /// How long a stop waits for answers under way.
 const STOP: Duration = Duration::from_secs(1);
 /// Sockets are waited on by few threads; file reads have threads of their own.
@@ -102,6 +109,8 @@ pub struct Server {
     tokens: Arc<Tokens>,
     approvals: Arc<Approvals>,
     authority: Authority,
+    credentials: Store,
+    refusals: Refusals,
     profiles: Profiles,
     view: ViewKey,
     /// The site directory.
@@ -152,6 +161,8 @@ impl Server {
             tokens,
             approvals,
             authority,
+            credentials: Store::new(&paths.state),
+            refusals: Refusals::default(),
             profiles,
             view: ViewKey::open(&paths)?,
         });
@@ -161,6 +172,7 @@ impl Server {
         server.put_on_board(&paths);
         let watch = Watch::new(&paths.site()).ok();
         server.refresh(&BTreeSet::new(), &mut String::new());
+        server.look_at_ends();
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("server")
@@ -176,6 +188,7 @@ impl Server {
         let ack = socket.local_addr()?;
         runtime.spawn(notify::listen(Arc::clone(&socket), Arc::clone(&server)));
         runtime.spawn(notify::follow(socket, Arc::downgrade(&server)));
+        runtime.spawn(warn(Arc::downgrade(&server)));
         let watching = Arc::downgrade(&server);
         thread::Builder::new().name("sources".into()).spawn(move || follow(&watching, watch))?;
         let signing = Arc::clone(&server);
@@ -209,6 +222,24 @@ impl Server {
             let etag = page.etag.trim_matches('"').to_owned();
             self.board.of_profile(node, |profile| profile.published = Some(Seen { etag, at }));
         }
+    }
+
+    /// Tells that something was refused, unless too much was in a short time.
+    fn refused(&self, from: IpAddr, action: &str, text: &str) {
+        let Some(untold) = self.refusals.count(from) else { return };
+        let more = if untold > 0 { format!(" ({untold} more before it)") } else { String::new() };
+        self.board.say("server", action, State::Failed, format!("{text}{more}"));
+    }
+
+    /// Puts on the board which certificates end soon. On a Grid site the first look makes the Grid authority.
+    fn look_at_ends(&self) -> Vec<String> {
+        let now = self.current.get();
+        let asks = |node: &NodeName, name: &str| routes::entitled(self, node).lists(name);
+        let own = self.authority.validity();
+        let warnings = own.and_then(|own| self.credentials.warnings(&now.site, own, asks));
+        let warnings = warnings.unwrap_or_else(|fault| vec![fault.to_string()]);
+        self.board.warn(&warnings);
+        warnings
     }
 
     /// Publishes what changed in the sources and tells it; `last` keeps one fault from being told at every look.
@@ -302,6 +333,23 @@ impl Drop for Running {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(STOP);
         }
+    }
+}
+
+/// Looks every hour which certificates end soon, and tells it once a day, until the server is gone.
+async fn warn(server: Weak<Server>) {
+    for hour in 0_u64.. {
+        let Some(server) = server.upgrade() else { return };
+        let looked = tokio::task::spawn_blocking(move || {
+            let warnings = server.look_at_ends();
+            if hour.is_multiple_of(24) && !warnings.is_empty() {
+                let text = warnings.join("\n");
+                server.board.say("server", "looking at certificates", State::Failed, text);
+            }
+        });
+        // What broke off is looked at again.
+        let _ = looked.await;
+        tokio::time::sleep(HOUR).await;
     }
 }
 

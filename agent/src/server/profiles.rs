@@ -359,6 +359,12 @@ impl Page {
         Self { front: front.into(), components, packages, tail: tail.into(), etag, published_at, programs }
     }
 
+    /// What its components say, without the packages, which are its greatest part.
+    pub fn profile(&self) -> Option<Profile> {
+        let parts = [&*self.front, &*self.components, "<packages></packages>", &*self.tail];
+        Profile::from_xml(&parts.concat()).ok()
+    }
+
     /// The whole of it.
     pub fn xml(&self) -> String {
         [&*self.front, &*self.components, &self.packages.xml, &*self.tail].concat()

@@ -11,6 +11,7 @@ use axum::{RequestPartsExt as _, Router};
 use gatehouse_model::{Digest, Event, NodeName};
 
 use super::authority::Authority;
+use super::credentials::routes as credentials;
 use super::tls::{Peer, TlsListener};
 use super::{Server, files, status};
 use crate::control::board::now_millis;
@@ -37,6 +38,9 @@ pub(super) async fn serve(listener: TlsListener, server: Arc<Server>) {
         .route("/components/{digest}", get(program))
         .route("/progress", post(progress))
         .route("/ack", post(ack))
+        .route("/credentials/certificate", post(credentials::certificate))
+        .route("/credentials/authority", get(credentials::authority))
+        .route("/credentials/secrets/{name}", get(credentials::secret))
         .route("/status.json", get(status::json))
         .route("/status", get(status::page))
         .route("/metrics", get(status::metrics))
@@ -49,13 +53,13 @@ pub(super) async fn serve(listener: TlsListener, server: Arc<Server>) {
 /// A refused or broken request: status and one line for the log of whoever asked.
 pub(super) type Refused = (StatusCode, String);
 
-fn refuse(status: StatusCode, text: impl std::fmt::Display) -> Refused {
+pub(super) fn refuse(status: StatusCode, text: impl std::fmt::Display) -> Refused {
     (status, format!("{text}\n"))
 }
 
 /// The node that asks; a request without a certificate of one is answered 401.
 #[derive(Debug)]
-pub(super) struct Caller(NodeName);
+pub(super) struct Caller(pub(super) NodeName);
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller
 where
@@ -86,20 +90,27 @@ async fn enrol(
     let now = server.current.get();
     let node = now.site.node(request.node.as_str());
     let disk = node.and_then(|node| node.machine.clone());
-    match (&request.token, node, &disk) {
-        (Some(token), Some(_), None) if server.tokens.redeem(&request.node, token) => {}
+    let why = match (&request.token, node, &disk) {
+        (Some(token), Some(_), None) => {
+            server.tokens.redeem(&request.node, token).err().map(|why| why.to_string())
+        }
         (None, Some(_), Some(_)) => {
             let fingerprint = Authority::fingerprint_of(&request.csr).map_err(wrong)?;
             if !server.approvals.ask(&request.node, &fingerprint, peer.from.ip()) {
                 return Ok(StatusCode::ACCEPTED.into_response());
             }
+            None
         }
-        _ => {
-            return Err(refuse(
-                StatusCode::FORBIDDEN,
-                "this token is wrong, used or too old; start the node's install again",
-            ));
-        }
+        (_, None, _) => Some("which is no node of the site".to_owned()),
+        (None, Some(_), None) => Some("without a token".to_owned()),
+        (Some(_), Some(_), Some(_)) => Some("with a token, and is to be approved".to_owned()),
+    };
+    if let Some(why) = why {
+        let text = format!("{} asks to be {}, {why}", peer.from.ip(), request.node);
+        server.refused(peer.from.ip(), "refusing an enrolment", &text);
+        // Whoever asks is not told which of them it is.
+        let text = "this token is wrong, used or too old; start the node's install again";
+        return Err(refuse(StatusCode::FORBIDDEN, text));
     }
     Ok(Json(EnrolAnswer { certificate, disk }).into_response())
 }

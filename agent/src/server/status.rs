@@ -30,6 +30,8 @@ struct Shown {
     phases: Vec<PhaseTime>,
     nodes: Vec<ShownNode>,
     events: Vec<Event>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,6 +67,7 @@ fn shown(status: Status, known: bool) -> Shown {
         phases: status.phases,
         nodes: status.nodes.into_iter().map(node).collect(),
         events: status.events.into_iter().map(event).collect(),
+        warnings: if known { status.warnings } else { Vec::new() },
     }
 }
 

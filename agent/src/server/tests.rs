@@ -28,6 +28,21 @@ fn a_token_is_taken_once_and_only_from_its_node() {
     assert_eq!(stranger.enrol("node1", &token, &csr).status, 200);
     assert_eq!(stranger.enrol("node1", &token, &csr).status, 403, "used");
     assert_eq!(stranger.post("/enrol", "{}").status, 422);
+    let events = place.board.status().events;
+    let told: Vec<&str> = events
+        .iter()
+        .filter(|event| event.action == "refusing an enrolment" && event.state == State::Failed)
+        .map(|event| event.message.as_str())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "127.0.0.1 asks to be node1, with a wrong token",
+            "127.0.0.1 asks to be node2, with a wrong token",
+            "127.0.0.1 asks to be other, which is no node of the site",
+            "127.0.0.1 asks to be node1, with a token that was used already",
+        ]
+    );
 }
 
 #[test]
@@ -129,6 +144,9 @@ fn nothing_of_a_node_is_shown_to_strangers_or_to_other_nodes() {
         &component,
         "/progress",
         "/ack",
+        "/credentials/certificate",
+        "/credentials/authority",
+        "/credentials/secrets/munge",
         "/status.json",
         "/status",
         "/metrics",

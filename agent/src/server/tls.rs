@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Server, authority};
+use super::{Server, signer};
 
 /// How long a client may take to shake hands.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ struct Clock {
 
 impl TimeProvider for Clock {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(authority::now(self.epoch))))
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(signer::now(self.epoch))))
     }
 }
 

@@ -1,6 +1,7 @@
 //! One-time tokens: what a node shows at its first contact to be believed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,28 @@ use nix::time::{ClockId, clock_gettime};
 /// How long a token may wait for its node: far more than a VM takes to boot its installer.
 pub const LIFETIME: Duration = Duration::from_secs(30 * 60);
 
-/// The tokens that are out; one for each node at most. Only digests are kept.
+/// Why a token is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenFault {
+    /// It is not the node's.
+    Wrong,
+    /// It is the node's, and was taken already.
+    Used,
+    /// It is the node's, and nobody came with it in time.
+    Late,
+}
+
+impl fmt::Display for TokenFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wrong => "with a wrong token",
+            Self::Used => "with a token that was used already",
+            Self::Late => "with a token that is too old",
+        })
+    }
+}
+
+/// The tokens that are out or were used; one for each node at most. Only digests are kept.
 #[derive(Debug, Default)]
 pub struct Tokens {
     out: Mutex<BTreeMap<NodeName, Token>>,
@@ -20,6 +42,7 @@ pub struct Tokens {
 struct Token {
     digest: Digest,
     ends: Duration,
+    used: bool,
 }
 
 impl Tokens {
@@ -35,24 +58,31 @@ impl Tokens {
 
     fn issue_at(&self, node: &NodeName, now: Duration) -> String {
         let text = secret();
-        let token = Token { digest: Digest::of(text.as_bytes()), ends: now + LIFETIME };
+        let token = Token { digest: Digest::of(text.as_bytes()), ends: now + LIFETIME, used: false };
         self.lock().insert(node.clone(), token);
         text
     }
 
-    /// Whether this is the node's token and still good; if so it is used up.
-    pub fn redeem(&self, node: &NodeName, text: &str) -> bool {
+    /// Takes the node's token, which is used up by that.
+    ///
+    /// # Errors
+    /// It is not the node's, or no longer good.
+    pub fn redeem(&self, node: &NodeName, text: &str) -> Result<(), TokenFault> {
         self.redeem_at(node, text, boot_time())
     }
 
-    fn redeem_at(&self, node: &NodeName, text: &str, now: Duration) -> bool {
+    fn redeem_at(&self, node: &NodeName, text: &str, now: Duration) -> Result<(), TokenFault> {
         let mut out = self.lock();
         let given = Digest::of(text.as_bytes());
-        let good = out.get(node).is_some_and(|token| same(&token.digest, &given) && now < token.ends);
-        if good {
-            out.remove(node);
+        let token = out.get_mut(node).filter(|token| same(&token.digest, &given)).ok_or(TokenFault::Wrong)?;
+        if token.used {
+            return Err(TokenFault::Used);
         }
-        good
+        if now >= token.ends {
+            return Err(TokenFault::Late);
+        }
+        token.used = true;
+        Ok(())
     }
 
     /// Makes a node's token void, if one is out.
@@ -67,10 +97,16 @@ impl Tokens {
 
 /// 64 random hexadecimal digits.
 pub(super) fn secret() -> String {
-    let mut bytes = [0; 32];
+    let bytes: [u8; 32] = random();
+    bytes.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// So many random bytes.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
     let random = rustls::crypto::ring::default_provider().secure_random;
     random.fill(&mut bytes).expect("every kernel that runs this has getrandom(2)");
-    bytes.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+    bytes
 }
 
 /// Compares in the same time wherever the first difference is.
@@ -98,12 +134,14 @@ mod tests {
         let (node, other, start) = (name("node1"), name("node2"), Duration::from_secs(100));
         let token = tokens.issue_at(&node, start);
         assert_eq!(token.len(), 64);
-        assert!(!tokens.redeem_at(&other, &token, start), "another node's");
-        assert!(!tokens.redeem_at(&node, &token[..63], start), "a part");
-        assert!(!tokens.redeem_at(&node, "", start), "nothing");
-        assert!(!tokens.redeem_at(&node, &token, start + LIFETIME), "too late");
-        assert!(tokens.redeem_at(&node, &token, Duration::from_secs(99) + LIFETIME));
-        assert!(!tokens.redeem_at(&node, &token, start), "used");
+        let wrong = Err(TokenFault::Wrong);
+        assert_eq!(tokens.redeem_at(&other, &token, start), wrong, "another node's");
+        assert_eq!(tokens.redeem_at(&node, &token[..63], start), wrong, "a part");
+        assert_eq!(tokens.redeem_at(&node, "", start), wrong, "nothing");
+        assert_eq!(tokens.redeem_at(&node, &token, start + LIFETIME), Err(TokenFault::Late));
+        assert_eq!(tokens.redeem_at(&node, &token, Duration::from_secs(99) + LIFETIME), Ok(()));
+        assert_eq!(tokens.redeem_at(&node, &token, start), Err(TokenFault::Used));
+        assert_eq!(tokens.redeem_at(&node, &token, start + LIFETIME), Err(TokenFault::Used));
     }
 
     #[test]
@@ -113,9 +151,9 @@ mod tests {
         let old = tokens.issue(&node);
         let new = tokens.issue(&node);
         assert_ne!(old, new);
-        assert!(!tokens.redeem(&node, &old));
+        assert_eq!(tokens.redeem(&node, &old), Err(TokenFault::Wrong));
         tokens.revoke(&node);
-        assert!(!tokens.redeem(&node, &new));
+        assert_eq!(tokens.redeem(&node, &new), Err(TokenFault::Wrong));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What people ask of a node on the node itself.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use gatehouse_lcfg::Profile;
 use gatehouse_model::{Doing as _, Fault};
 use serde::Serialize;
 
 use super::daemon::{Settings, tell_sign};
-use super::{Node, contexts, plan, status};
+use super::{Node, contexts, credentials, plan, status};
 use crate::node::apt::{self, plan::Item};
 use crate::node::component;
 use crate::node::target::Target;
@@ -38,6 +40,21 @@ pub enum KeepCommand {
         /// The context, such as net=home
         #[arg(value_name = "NAME=VALUE")]
         context: String,
+    },
+    /// Have a key certified by the site's Grid authority, and print the certificate (PEM)
+    Certificate {
+        /// Whose: host for this node, or a user of the Grid that this node certifies
+        name: String,
+        /// The request, PEM; only its key counts
+        #[arg(long, value_name = "FILE")]
+        csr: PathBuf,
+    },
+    /// Print the certificate of the site's Grid authority (PEM)
+    Authority,
+    /// Write a secret that nodes share to stdout, as it is
+    Secret {
+        /// Which, such as munge
+        name: String,
     },
 }
 
@@ -82,6 +99,9 @@ pub fn run(command: &KeepCommand) -> Result<(), Fault> {
             contexts::set(&node.target, context)?;
             now(&node, false, false)
         }
+        KeepCommand::Certificate { name, csr } => credentials::certificate(&node, name, csr),
+        KeepCommand::Authority => credentials::authority(&node),
+        KeepCommand::Secret { name } => credentials::secret(&node, name),
     }
 }
 

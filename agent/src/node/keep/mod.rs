@@ -11,6 +11,7 @@
 mod apply;
 pub mod commands;
 pub mod contexts;
+mod credentials;
 mod daemon;
 mod health;
 pub mod journal;
