@@ -64,7 +64,7 @@ pub(crate) struct Place {
     /// Makes a machine of its own of `node2`.
     pub(super) machine: Option<DiskRule>,
     /// What the site has besides.
-    pub(super) more: String,
+    pub(crate) more: String,
     pub(super) layer: Vec<u8>,
 }
 

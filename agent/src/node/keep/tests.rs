@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
-use gatehouse_model::{Digest, NodeName};
+use gatehouse_model::{Digest, Exit, NodeName};
 use tempfile::TempDir;
 
 use super::apply::Done;
@@ -243,4 +243,30 @@ fn a_server_that_is_away_leaves_what_is_there_and_what_was_cut_off_goes_on() {
     assert_eq!(done.changed, ["hosts", "file"]);
     assert!(dir.path().join("etc/motd").exists());
     drop(place);
+}
+
+#[test]
+fn credentials_are_fetched_while_the_client_works_and_refusals_are_none_of_the_network() {
+    let mut place = Place::new();
+    place.more = "[grid]\n".to_owned();
+    let source =
+        "!profile.components mADD(credentials)\ncredentials.certificates host\ncredentials.secrets munge\n";
+    let world = World::new(place, source);
+    let client = &world.node.client;
+    let _applying = world.node.keeper().expect("nobody else");
+    assert_eq!(client.secret("munge").expect("given").len(), 128);
+    assert!(client.grid_authority().expect("given").starts_with(b"-----BEGIN CERTIFICATE-----"));
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let request = rcgen::CertificateParams::default().serialize_request(&key).expect("a request");
+    let csr = request.pem().expect("text");
+    assert!(client.certificate("host", &csr).expect("given").starts_with("-----BEGIN CERTIFICATE-----"));
+
+    let refused = client.certificate("alice", &csr).expect_err("not in its profile");
+    assert_eq!(refused.exit_status(), Exit::Refusal);
+    assert!(refused.render().contains("credentials.certificates of its profile does not have \"alice\""));
+    assert_eq!(client.secret("other").expect_err("not in its profile").exit_status(), Exit::Refusal);
+    assert_eq!(client.certificate("host", "none").expect_err("no request").exit_status(), Exit::Problem);
+    let World { server, node, .. } = world;
+    server.stop();
+    assert_eq!(node.client.secret("munge").expect_err("no server").exit_status(), Exit::Fault);
 }

@@ -58,12 +58,15 @@ pub(super) struct Ending {
     pub(super) help: String,
 }
 
-/// What to say of those that end soon: within 30 days, or within a third of its life for what lives shorter.
+impl Ending {
+    /// Whether it ends within 30 days, or within a third of its life if that is shorter.
+    pub(super) fn is_soon(&self, now: u64) -> bool {
+        now + AHEAD.min(self.until.saturating_sub(self.from) / 3) >= self.until
+    }
+}
+
+/// What to say of those that end soon.
 pub(super) fn warnings(endings: &[Ending], now: u64) -> Vec<String> {
-    let soon = |ending: &&Ending| {
-        let ahead = AHEAD.min(ending.until.saturating_sub(ending.from) / 3);
-        now + ahead >= ending.until
-    };
     let text = |Ending { what, until, help, .. }: &Ending| {
         let day = day(*until);
         match until.checked_sub(now) {
@@ -75,7 +78,7 @@ pub(super) fn warnings(endings: &[Ending], now: u64) -> Vec<String> {
             },
         }
     };
-    endings.iter().filter(soon).map(text).collect()
+    endings.iter().filter(|ending| ending.is_soon(now)).map(text).collect()
 }
 
 /// The day of a time, `05 Jan 2027`.

@@ -101,17 +101,20 @@ impl Store {
             until,
             help: help.to_owned(),
         };
+        let now = now(site.epoch);
         let help = "install the machine anew: nothing else changes what every node believes";
         let mut endings = vec![ending("the certificate of the site's authority", own, help)];
         if let Some(grid) = &site.grid {
             let _one = self.lock();
             let validity = self.open(grid, site.epoch)?.validity()?;
             endings.push(ending("the certificate of the Grid authority", validity, RENEW));
-            let held = issued::read(&self.issued());
-            let held = held.iter().filter(|one| is_held(site, one) && asks(&one.node, &one.name));
-            endings.extend(held.map(of_node));
+            // Asked last: it takes a look into the node's profile.
+            let all = issued::read(&self.issued()).into_iter();
+            let used = all.filter(|one| is_held(site, one)).map(|one| (of_node(&one), one));
+            let used = used.filter(|(ending, one)| ending.is_soon(now) && asks(&one.node, &one.name));
+            endings.extend(used.map(|(ending, _)| ending));
         }
-        Ok(issued::warnings(&endings, now(site.epoch)))
+        Ok(issued::warnings(&endings, now))
     }
 }
 
