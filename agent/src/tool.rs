@@ -1,7 +1,8 @@
 //! Starts other programs: argument vectors only, their last words in the fault.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use gatehouse_model::{Doing as _, Fault};
@@ -56,6 +57,36 @@ pub fn finish(program: &str, output: &Output) -> Result<String, Fault> {
         start += 1;
     }
     Err(Fault::new(format!("{program} ended with {}: {}", output.status, stderr[start..].trim())))
+}
+
+/// A program of the system, or of an unpacked tree where the machine may lack it.
+#[derive(Clone, Debug)]
+pub struct Program {
+    program: String,
+    first: Vec<OsString>,
+}
+
+impl Program {
+    /// The system's own program, or that of a tree, with the tree's loader and libraries.
+    pub fn find(name: &str, tree: Option<&Path>) -> Self {
+        let Some(tree) = tree else { return Self { program: name.to_owned(), first: Vec::new() } };
+        let libraries = tree.join("usr/lib/x86_64-linux-gnu");
+        let first = ["--library-path".into(), libraries, tree.join("usr/bin").join(name)];
+        Self {
+            program: tree.join("usr/lib64/ld-linux-x86-64.so.2").to_string_lossy().into_owned(),
+            first: first.map(OsString::from).into(),
+        }
+    }
+
+    /// Runs it to its end with some text on its standard input.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn run<S: AsRef<OsStr>>(&self, args: &[S], input: &str) -> Result<String, Fault> {
+        let first = self.first.iter().map(AsRef::as_ref);
+        let all: Vec<&OsStr> = first.chain(args.iter().map(AsRef::as_ref)).collect();
+        run_with_input(&self.program, &all, input)
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,8 @@ impl Authority {
     /// # Errors
     /// The directory cannot be written or holds something else.
     pub fn open(dir: &Path, domain: &str, epoch: u64) -> Result<Self, Fault> {
-        let signer = Signer::open(dir, || own_params(domain, epoch));
+        let key = || Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
+        let signer = Signer::open(dir, key, || own_params(domain, epoch));
         Ok(Self {
             domain: domain.to_owned(),
             epoch,

@@ -161,7 +161,7 @@ impl Server {
             tokens,
             approvals,
             authority,
-            credentials: Store::new(&paths.state),
+            credentials: Store::new(&paths),
             refusals: Refusals::default(),
             profiles,
             view: ViewKey::open(&paths)?,

@@ -1,49 +1,35 @@
 //! `OpenPGP` by `sqop`, the stateless command line of Sequoia, which is also what Debian's apt verifies with.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::path::Path;
 
 use gatehouse_model::{Doing as _, Fault};
 
-use crate::tool;
+use crate::tool::Program;
 
-/// The program, as it is started.
+/// The program.
 #[derive(Clone, Debug)]
-pub(super) struct Sqop {
-    program: String,
-    first: Vec<OsString>,
-}
+pub(super) struct Sqop(Program);
 
 impl Sqop {
-    /// The system's own program, or that of an unpacked tree, with the tree's loader and libraries.
+    /// The system's own, or that of an unpacked tree.
     pub(super) fn find(tree: Option<&Path>) -> Self {
-        let Some(tree) = tree else { return Self { program: "sqop".into(), first: Vec::new() } };
-        let first =
-            ["--library-path".into(), tree.join("usr/lib/x86_64-linux-gnu"), tree.join("usr/bin/sqop")];
-        Self {
-            program: tree.join("usr/lib64/ld-linux-x86-64.so.2").to_string_lossy().into_owned(),
-            first: first.map(OsString::from).into(),
-        }
+        Self(Program::find("sqop", tree))
     }
 
     /// A new secret key of some name, armored.
     pub(super) fn generate_key(&self, name: &str) -> Result<String, Fault> {
-        self.run(&["generate-key".into(), name.into()], "").doing(|| "making an OpenPGP key")
+        self.0.run(&["generate-key", name], "").doing(|| "making an OpenPGP key")
     }
 
     /// The public part of a secret key, armored.
     pub(super) fn certificate(&self, key: &str) -> Result<String, Fault> {
-        self.run(&["extract-cert".into()], key).doing(|| "extracting the public key")
+        self.0.run(&["extract-cert"], key).doing(|| "extracting the public key")
     }
 
     /// A text between the lines of a cleartext signature.
     pub(super) fn sign(&self, key: &Path, text: &str) -> Result<String, Fault> {
-        let args = ["inline-sign".into(), "--as=clearsigned".into(), key.into()];
-        self.run(&args, text).doing(|| "signing with the OpenPGP key")
-    }
-
-    fn run(&self, args: &[OsString], input: &str) -> Result<String, Fault> {
-        let all: Vec<&OsString> = self.first.iter().chain(args).collect();
-        tool::run_with_input(&self.program, &all, input)
+        let args = [OsStr::new("inline-sign"), OsStr::new("--as=clearsigned"), key.as_os_str()];
+        self.0.run(&args, text).doing(|| "signing with the OpenPGP key")
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gatehouse_model::{Doing as _, Fault};
-use rcgen::{CertificateParams, DistinguishedName, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use rcgen::{CertificateParams, DistinguishedName, Issuer, KeyPair, PublicKeyData};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -23,7 +23,11 @@ pub(super) struct Signer {
 
 impl Signer {
     /// Reads key and certificate from a directory, or makes them there.
-    pub(super) fn open(dir: &Path, own: impl FnOnce() -> CertificateParams) -> Result<Self, Fault> {
+    pub(super) fn open(
+        dir: &Path,
+        key: impl FnOnce() -> Result<KeyPair, Fault>,
+        own: impl FnOnce() -> CertificateParams,
+    ) -> Result<Self, Fault> {
         keep::private_dir(dir)?;
         let (key_path, certificate_path) = (dir.join("ca.key"), dir.join("ca.crt"));
         // The key is written first: a power cut between the two leaves a key that has signed nothing yet.
@@ -37,7 +41,7 @@ impl Signer {
                 .help("put the key back from a backup, or remove ca.crt and install every node anew"));
             }
             None => {
-                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+                let key = key()?;
                 keep::replace(&key_path, 0o600, key.serialize_pem().as_bytes())?;
                 key
             }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use gatehouse_model::site::VmmKind;
 use gatehouse_model::{SET_EXTRA, SET_HOST, SET_INSTALLER, SET_MACHINE, SET_TOOLS, Site};
 
-/// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters, signs its pool (`sqop`), serves
-/// machines that start from the network (dnsmasq), and takes its site by `git push`. The same for sites with and without
-/// such machines, which may share a medium. Without libpam-systemd a login starts no service manager of its own, which takes an emulated
-/// machine 20 s each time.
-const HOST: [&str; 24] = [
+/// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters, signs its pool (`sqop`), makes the
+/// Grid authority (`openssl`), serves machines that start from the network (dnsmasq), and takes its site by `git push`.
+/// The same for sites with and without such machines, which may share a medium. Without libpam-systemd a login starts no
+/// service manager of its own, which takes an emulated machine 20 s each time.
+const HOST: [&str; 25] = [
     "chrony",
     "dbus",
     "dnsmasq-base",
@@ -27,6 +27,7 @@ const HOST: [&str; 24] = [
     "nano",
     "nftables",
     "openssh-server",
+    "openssl",
     "procps",
     "sqop",
     "systemd",
@@ -59,14 +60,16 @@ const INSTALLER: [&str; 12] = [
 const KERNEL_OF_VMS: &str = "linux-image-cloud-amd64";
 const KERNEL_OF_MACHINES: &str = "linux-image-amd64";
 
-/// Programs that make images, the kernel of User Mode Linux, and what a trial without a host signs its pool with.
-const TOOLS: [&str; 8] = [
+/// Programs that make images, the kernel of User Mode Linux, and what a trial without a host makes its keys and signs its
+/// pool with.
+const TOOLS: [&str; 9] = [
     "base-files",
     "erofs-utils",
     "grub-common",
     "grub-efi-amd64-bin",
     "grub-pc-bin",
     "libc-bin",
+    "openssl",
     "sqop",
     "user-mode-linux",
 ];

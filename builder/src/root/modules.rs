@@ -15,7 +15,8 @@ const HERE: &str = "usr/lib/uml/modules";
 const THERE: &str = "usr/lib/modules";
 /// Modules that nodes may need, with what they depend on. All of them would be 160 MB on every node, since Debian does
 /// not strip them.
-const MODULES: [&str; 8] = ["autofs4", "fuse", "loop", "nfsd", "nfsv3", "nfsv4", "overlay", "xfs"];
+const MODULES: [&str; 9] =
+    ["autofs4", "binfmt_misc", "fuse", "loop", "nfsd", "nfsv3", "nfsv4", "overlay", "xfs"];
 /// What modprobe reads.
 const TABLES: &str = "modules.";
 

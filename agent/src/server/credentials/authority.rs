@@ -6,13 +6,14 @@ use gatehouse_model::site::Grid;
 use gatehouse_model::{Doing as _, Exit, Fault, Subject, SubjectPart};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
     PKCS_RSA_SHA256, PKCS_RSA_SHA384, PKCS_RSA_SHA512, PublicKey, PublicKeyData as _, SanType, SerialNumber,
 };
 
 use super::table::Holder;
 use crate::server::signer::{DAY, Signer, dated};
 use crate::server::tokens::random;
+use crate::tool::Program;
 
 /// The Grid authority with its key.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub(super) struct Signed {
 
 impl GridAuthority {
     /// Reads the authority from a directory, or makes one there.
-    pub(super) fn open(dir: &Path, grid: &Grid, now: u64) -> Result<Self, Fault> {
+    pub(super) fn open(dir: &Path, grid: &Grid, now: u64, openssl: &Program) -> Result<Self, Fault> {
         let open = || {
             let until = now + u64::from(grid.authority_days) * DAY;
             let subject = subject(&grid.authority())?;
@@ -45,7 +46,7 @@ impl GridAuthority {
                 params.serial_number = Some(serial());
                 params
             };
-            let signer = Signer::open(dir, own)?;
+            let signer = Signer::open(dir, || key(openssl), own)?;
             // A site may cease to be a Grid site, and come back below another subject.
             let (made_for, wanted) = (signer.subject()?, x509_text(&grid.authority()));
             if made_for != wanted {
@@ -83,6 +84,13 @@ impl GridAuthority {
         let params = leaf(holder, dated(now, until))?;
         Ok(Signed { certificate: self.signer.sign(&params, key)?.pem(), from: now, until })
     }
+}
+
+/// A new key: of RSA, because Globus signs proxies by the digest with which the user's certificate was signed, and knows
+/// those of RSA only. The library that signs makes no such keys.
+fn key(openssl: &Program) -> Result<KeyPair, Fault> {
+    let args = ["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072"];
+    KeyPair::from_pem(&openssl.run(&args, "")?).doing(|| "making the key")
 }
 
 fn leaf(holder: &Holder, mut params: CertificateParams) -> Result<CertificateParams, Fault> {

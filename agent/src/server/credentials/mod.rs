@@ -7,7 +7,7 @@ pub(super) mod routes;
 mod table;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gatehouse_model::site::Grid;
@@ -19,6 +19,8 @@ use self::issued::{Ending, Issued};
 use self::table::Holder;
 use super::signer::now;
 use super::{keep, tokens};
+use crate::paths::Paths;
+use crate::tool::Program;
 
 /// How many bytes a secret has: as many as munge wants.
 const SECRET: usize = 128;
@@ -31,14 +33,20 @@ const RENEW: &str =
 pub(super) struct Store {
     grid: PathBuf,
     secrets: PathBuf,
+    openssl: Program,
     /// Held while something is made or signed: once is enough.
     making: Mutex<()>,
 }
 
 impl Store {
     /// Below the state's directory.
-    pub(super) fn new(state: &Path) -> Self {
-        Self { grid: state.join("grid"), secrets: state.join("secrets"), making: Mutex::default() }
+    pub(super) fn new(paths: &Paths) -> Self {
+        Self {
+            grid: paths.state.join("grid"),
+            secrets: paths.state.join("secrets"),
+            openssl: Program::find("openssl", paths.tools.as_deref()),
+            making: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -46,7 +54,7 @@ impl Store {
     }
 
     fn open(&self, grid: &Grid, epoch: u64) -> Result<GridAuthority, Fault> {
-        GridAuthority::open(&self.grid, grid, now(epoch))
+        GridAuthority::open(&self.grid, grid, now(epoch), &self.openssl)
     }
 
     /// The Grid authority's certificate, PEM; it is made where there is none yet. None if this is no Grid site.

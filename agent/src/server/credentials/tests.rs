@@ -227,7 +227,7 @@ fn what_ends_soon_stands_on_the_board_until_it_is_renewed() {
 #[test]
 fn the_grid_authority_stays_with_its_subject_and_its_key() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::new(dir.path());
+    let store = Store::new(&Paths { state: dir.path().to_owned(), ..Paths::trial(dir.path(), dir.path()) });
     let base = include_str!("../../../../site-templates/minimal/site.toml");
     let site = |text: &str| Site::parse(&format!("{base}\n{text}")).expect("a site");
     let first = store.authority(&site("[grid]")).expect("made");
