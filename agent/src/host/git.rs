@@ -14,8 +14,9 @@ use crate::tool;
 
 /// The one branch.
 pub const BRANCH: &str = "main";
-/// What every push has to keep to. A site is some hundred files of text.
-const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\tfsync = all\n\
+/// What every push has to keep to. A site is some hundred files of text, whose modes are given by their places: what
+/// comes from a stick has none, and what is taken up has others than were pushed.
+const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = false\n\tbare = true\n\tfsync = all\n\
     [gc]\n\tautoDetach = false\n[receive]\n\tdenyDeletes = true\n\tdenyNonFastForwards = true\n\
     \tfsckObjects = true\n\tmaxInputSize = 64m\n";
 /// The files are bytes here: what a site says of line ends and of archives is for its author's own git.
@@ -77,9 +78,13 @@ impl Repository {
     /// The disk is full.
     pub fn commit(&self, files: &Path, message: &str) -> Result<String, Fault> {
         let tree = format!("--work-tree={}", files.display());
+        let head = self.newest();
+        if let Some(head) = &head {
+            // The index knows nothing of pushes, and the modes are those of the newest commit.
+            self.git(&["read-tree", head])?;
+        }
         self.git(&[&tree, "add", "--all", "--force", "."])?;
         let tree_now = self.git(&["write-tree"])?;
-        let head = self.newest();
         if let Some(head) = &head
             && self.git(&["rev-parse", &format!("{head}^{{tree}}")])? == tree_now
         {
@@ -191,6 +196,10 @@ mod tests {
         assert_eq!(repository.newest(), None);
         let first = repository.commit(&paths.site(), "first").expect("committed");
         assert_eq!(repository.commit(&paths.site(), "again").expect("the same"), first);
+        let mode =
+            |mode| fs::set_permissions(paths.site().join("site.toml"), fs::Permissions::from_mode(mode));
+        mode(0o755).expect("set");
+        assert_eq!(repository.commit(&paths.site(), "with another mode").expect("the same"), first);
         fs::write(paths.site().join("site.toml"), "b").expect("written");
         let second = repository.commit(&paths.site(), "second").expect("committed");
         assert_ne!(first, second);
