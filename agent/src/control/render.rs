@@ -152,6 +152,22 @@ mod tests {
     }
 
     #[test]
+    fn warnings_stand_above_the_nodes() {
+        let mut status = Status {
+            site: "gate".into(),
+            phases: Vec::new(),
+            nodes: vec![node("ce", NodeState::Running, None, "")],
+            events: Vec::new(),
+            message: String::new(),
+            warnings: Vec::new(),
+        };
+        let nodes = render_nodes(&status.nodes);
+        assert_eq!(render_status(&status), format!("gate\n\n{nodes}"));
+        status.warnings.push("it ends tomorrow; act".into());
+        assert_eq!(render_status(&status), format!("gate\n  warning: it ends tomorrow; act\n\n{nodes}"));
+    }
+
+    #[test]
     fn events_are_lines() {
         let event = Event {
             ts: 45_296_000,

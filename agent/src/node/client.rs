@@ -383,7 +383,10 @@ fn granted(answer: Response<Body>) -> Result<Vec<u8>, Fault> {
     let help = match status {
         403 => "name it in credentials.certificates or credentials.secrets of the node's LCFG sources",
         404 => "write [grid] in site.toml, or ask for nothing of the Grid here",
-        400 => return Err(fault.exit(Exit::Problem)),
+        400 => {
+            let help = "make a key of RSA with 2048 bits or more, or of EC P-256, and a request with it";
+            return Err(fault.help(help).exit(Exit::Problem));
+        }
         _ => return Err(fault),
     };
     Err(fault.help(help).exit(Exit::Refusal))

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use gatehouse_model::site::Grid;
-use gatehouse_model::{Doing as _, Exit, Fault, Subject, SubjectPart};
+use gatehouse_model::{Doing as _, Fault, Subject, SubjectPart};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, DnValue,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
@@ -50,8 +50,8 @@ impl GridAuthority {
             // A site may cease to be a Grid site, and come back below another subject.
             let (made_for, wanted) = (signer.subject()?, x509_text(&grid.authority()));
             if made_for != wanted {
-                return Err(Fault::new(format!("it was made for {made_for}, and the site wants {wanted}"))
-                    .help("write grid.base as it was, or install the machine anew"));
+                let what = format!("it was made for {made_for}, and the site wants {wanted}");
+                return Err(Fault::new(format!("{what}; write grid.base as it was")));
             }
             Ok(Self { signer })
         };
@@ -78,7 +78,7 @@ impl GridAuthority {
     ) -> Result<Signed, Fault> {
         let (_, end) = self.validity()?;
         if end <= now {
-            return Err(Fault::new("the Grid authority's certificate has ended").help(super::RENEW));
+            return Err(Fault::new(format!("the Grid authority's certificate has ended; {}", super::RENEW)));
         }
         let until = end.min(now + u64::from(days) * DAY);
         let params = leaf(holder, dated(now, until))?;
@@ -154,17 +154,13 @@ fn serial() -> SerialNumber {
 /// # Errors
 /// It is none, or the key is too weak or of a kind that is not signed here.
 pub(super) fn public_key(csr_pem: &str) -> Result<PublicKey, Fault> {
-    let wrong = |fault: Fault| {
-        fault.help("make a key of RSA with 2048 bits or more, or of EC P-256").exit(Exit::Problem)
-    };
-    let request = CertificateSigningRequestParams::from_pem(csr_pem)
-        .doing(|| "reading a certificate request")
-        .map_err(wrong)?;
+    let request =
+        CertificateSigningRequestParams::from_pem(csr_pem).doing(|| "reading a certificate request")?;
     let key = request.public_key;
     // The kind of key is taken from how the request is signed, which says nothing of an elliptic curve.
     let (kind, length) = (key.algorithm(), key.der_bytes().len());
     let rsa = [&PKCS_RSA_SHA256, &PKCS_RSA_SHA384, &PKCS_RSA_SHA512].contains(&kind);
     let curve = (kind == &PKCS_ECDSA_P256_SHA256 && length == 65)
         || (kind == &PKCS_ECDSA_P384_SHA384 && length == 97);
-    if rsa || curve { Ok(key) } else { Err(wrong(Fault::new("the key is of a kind that is not certified"))) }
+    if rsa || curve { Ok(key) } else { Err(Fault::new("the key is of a kind that is not certified")) }
 }

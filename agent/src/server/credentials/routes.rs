@@ -28,7 +28,7 @@ pub(in crate::server) async fn certificate(
     let what = format!("a certificate by the name {:?}", shown(&request.name));
     let refused = |why: String| refused(&server, &peer, &node, &what, &why);
     let holder = entitled(&server, &node).certificate(&now.site, &node, &request.name).map_err(refused)?;
-    let key = public_key(&request.csr).map_err(|fault| refuse(StatusCode::BAD_REQUEST, fault.render()))?;
+    let key = public_key(&request.csr).map_err(|fault| refuse(StatusCode::BAD_REQUEST, fault))?;
     let working = Arc::clone(&server);
     let certificate = aside(move || {
         // The table gives nothing on a site that is none.
@@ -93,5 +93,5 @@ async fn aside<T: Send + 'static>(
 ) -> Result<T, Refused> {
     let done = tokio::task::spawn_blocking(work).await;
     let broken = |text: String| refuse(StatusCode::INTERNAL_SERVER_ERROR, text);
-    done.map_err(|error| broken(error.to_string()))?.map_err(|fault| broken(fault.render()))
+    done.map_err(|error| broken(error.to_string()))?.map_err(|fault| broken(fault.to_string()))
 }
