@@ -381,7 +381,9 @@ fn granted(answer: Response<Body>) -> Result<Vec<u8>, Fault> {
     let fault =
         good(answer, 1 << 16).err().unwrap_or_else(|| Fault::new(format!("the server answered {status}")));
     let help = match status {
-        403 => "name it in credentials.certificates or credentials.secrets of the node's LCFG sources",
+        403 => {
+            "name it in the node's LCFG sources (credentials.certificates, credentials.secrets), a user in [[grid-user]] too"
+        }
         404 => "write [grid] in site.toml, or ask for nothing of the Grid here",
         400 => {
             let help = "make a key of RSA with 2048 bits or more, or of EC P-256, and a request with it";
