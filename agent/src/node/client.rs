@@ -14,14 +14,12 @@ use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body};
 
-use crate::wire::{
-    Ack, CertificateAnswer, CertificateRequest, EnrolAnswer, EnrolRequest, POOL_KEY_PATH, Passport,
-};
+use crate::wire::{Ack, EnrolAnswer, EnrolRequest, POOL_KEY_PATH, Passport};
 
 /// Longest time without a single byte before a connection is given up.
 const SILENCE: Duration = Duration::from_secs(20);
 /// Longest answer that is read into memory: profiles with thousands of packages stay far below.
-const LONGEST: u64 = 64 << 20;
+pub(super) const LONGEST: u64 = 64 << 20;
 
 /// Who a node is and which server it listens to; also `/etc/gatehouse/node.json` on the installed node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +100,7 @@ pub struct Client {
     home: Home,
     plain: String,
     secure: String,
-    agent: Agent,
+    pub(super) agent: Agent,
 }
 
 impl Client {
@@ -149,7 +147,7 @@ impl Client {
         self.home.server
     }
 
-    fn tls(&self, path: &str) -> String {
+    pub(super) fn tls(&self, path: &str) -> String {
         format!("{}{path}", self.secure)
     }
 
@@ -288,44 +286,6 @@ impl Client {
         work().doing(|| format!("fetching {url}"))
     }
 
-    /// Has a key certified by the site's Grid authority, in the name that the server gives it.
-    ///
-    /// # Errors
-    /// The node's profile does not have this certificate, or the server cannot be reached.
-    pub fn certificate(&self, name: &str, csr: &str) -> Result<String, Fault> {
-        let url = self.tls("/credentials/certificate");
-        let work = || {
-            let body = CertificateRequest { name: name.to_owned(), csr: csr.to_owned() };
-            let body = serde_json::to_string(&body)?;
-            let answer = self.agent.post(&url).header("content-type", "application/json").send(body)?;
-            let answer: CertificateAnswer = serde_json::from_slice(&granted(answer)?)?;
-            Ok::<_, Fault>(answer.certificate)
-        };
-        work().doing(|| format!("sending to {url}"))
-    }
-
-    /// The certificate of the site's Grid authority, PEM.
-    ///
-    /// # Errors
-    /// The site has none, or the server cannot be reached.
-    pub fn grid_authority(&self) -> Result<Vec<u8>, Fault> {
-        self.credential("/credentials/authority")
-    }
-
-    /// A secret that nodes share.
-    ///
-    /// # Errors
-    /// The node's profile does not have it, or the server cannot be reached.
-    pub fn secret(&self, name: &str) -> Result<Vec<u8>, Fault> {
-        self.credential(&format!("/credentials/secrets/{name}"))
-    }
-
-    fn credential(&self, path: &str) -> Result<Vec<u8>, Fault> {
-        let url = self.tls(path);
-        let work = || granted(self.agent.get(&url).call()?);
-        work().doing(|| format!("fetching {url}"))
-    }
-
     /// Tells progress: events as JSON lines.
     ///
     /// # Errors
@@ -372,30 +332,8 @@ impl Client {
     }
 }
 
-/// The body of an answer to a request for credentials; what the server's table does not have is a refusal.
-fn granted(answer: Response<Body>) -> Result<Vec<u8>, Fault> {
-    let status = answer.status().as_u16();
-    if status == 200 {
-        return Ok(answer.into_body().into_with_config().limit(LONGEST).read_to_vec()?);
-    }
-    let fault =
-        good(answer, 1 << 16).err().unwrap_or_else(|| Fault::new(format!("the server answered {status}")));
-    let help = match status {
-        403 => {
-            "name it in the node's LCFG sources (credentials.certificates, credentials.secrets), a user in [[grid-user]] too"
-        }
-        404 => "write [grid] in site.toml, or ask for nothing of the Grid here",
-        400 => {
-            let help = "make a key of RSA with 2048 bits or more, or of EC P-256, and a request with it";
-            return Err(fault.help(help).exit(Exit::Problem));
-        }
-        _ => return Err(fault),
-    };
-    Err(fault.help(help).exit(Exit::Refusal))
-}
-
 /// The body of an answer, or a fault that quotes it when its status is not one of success.
-fn good(answer: Response<Body>, longest: u64) -> Result<String, Fault> {
+pub(super) fn good(answer: Response<Body>, longest: u64) -> Result<String, Fault> {
     let status = answer.status();
     let text = answer.into_body().into_with_config().limit(longest).read_to_string()?;
     if status.is_success() {
