@@ -65,6 +65,7 @@ impl Lifecycle {
 
 #[cfg(test)]
 mod tests {
+    use super::NodeState::{Ailing, Running, Starting};
     use super::*;
     use crate::wire::Failure;
 
@@ -80,7 +81,6 @@ mod tests {
         };
         let (well, up) = (ack(Milestone::Running, &[]), ack(Milestone::Up, &[]));
         let ill = ack(Milestone::Up, &[("gatekeeper", "first\nrefused\n"), ("queue", "")]);
-        use NodeState::{Ailing, Running, Starting};
         let words = "gatekeeper: refused; queue: ";
         let waits = format!("waits for {words}");
         for (now, ack, then) in [
