@@ -4,6 +4,7 @@
 
 mod contents;
 mod digest;
+pub mod evaluation;
 mod event;
 mod fault;
 mod lock;
