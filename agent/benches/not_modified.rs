@@ -67,6 +67,7 @@ fn start(dir: &Path) -> (Running, Arc<Tokens>) {
         board: Arc::new(Board::new(&site)),
         tokens: Arc::clone(&tokens),
         approvals: Arc::default(),
+        orders: Arc::default(),
         depot: depot(),
         current: Arc::new(gatehouse_agent::current::Current::new(site, lock())),
         paths,

@@ -5,7 +5,9 @@
 //! TLS on port 443: `POST /enrol` with the one-time token, or until a person has approved the machine that asks; all
 //! else needs the certificate got by it:
 //! `GET /depot.json`, `GET /gatehouse.asc`, `GET /profiles/<domain>/<node>/XML/profile.xml`,
-//! `GET /components/<sha256>` (the programs that the node's own profile names), `POST /progress`, `POST /ack`.
+//! `GET /components/<sha256>` (the programs that the node's own profile names), `POST /progress`, `POST /ack`,
+//! `GET /orders` (the one [`Given`] order of a node, or 204) and `POST /orders/<id>` ([`Outcome`]; 404 where nobody waits
+//! for it any longer),
 //! `POST /credentials/certificate` ([`CertificateRequest`]), `GET /credentials/authority` (the Grid authority's, PEM) and
 //! `GET /credentials/secrets/<name>` (bytes): what the node's own profile does not name is answered 403.
 //! UDP: [`Notice`] from the server to a node, [`Sign`] from a node to the server. Both are hints: whoever gets one
@@ -15,6 +17,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use gatehouse_model::evaluation::{Counts, Figures};
 use gatehouse_model::site::DiskRule;
 use gatehouse_model::{Digest, Mac, NodeName};
 use serde::{Deserialize, Serialize};
@@ -193,7 +196,35 @@ impl Ack {
     }
 }
 
-/// From the server to a node's notify port: there is a new profile. Any datagram from the server's address means the
+/// What the host may ask of a node. It says what, never how: commands stand in the node's profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Measure how long the commands of `evaluate.tests` take.
+    Evaluate(Counts),
+}
+
+/// Answer to `GET /orders`: the same until the node has answered or nobody waits for it, so that a node that started
+/// anew in the middle begins again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// What the order is answered by.
+    pub id: String,
+    /// What is asked.
+    pub order: Order,
+}
+
+/// Body of `POST /orders/<id>`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// To `evaluate`: the commands in the profile's order.
+    Evaluated(Vec<Figures>),
+    /// It could not be done; the message of the fault.
+    Failed(String),
+}
+
+/// From the server to a node's notify port: there is a new profile, or an order. Any datagram from the server's address means the
 /// same; what it says is for those who watch the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {

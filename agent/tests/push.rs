@@ -10,6 +10,7 @@ use std::time::Duration;
 use gatehouse_agent::control::board::Board;
 use gatehouse_agent::control::socket::{Answerers, ControlSocket, listen};
 use gatehouse_agent::current::Current;
+use gatehouse_agent::host::evaluate::Evaluator;
 use gatehouse_agent::host::keeper::{Keeper, KeeperMeans};
 use gatehouse_agent::host::lifecycle::{Lifecycle, Means};
 use gatehouse_agent::host::machines::Netboot;
@@ -141,7 +142,9 @@ impl Machine {
         let queue = Queue::of(&paths.state);
         let reports = Arc::new(Outbox::new(queue, Arc::clone(&current), Arc::clone(&board)));
         let changes = Arc::new(keeper);
-        let answerers = Answerers { board: Arc::clone(&board), steward: lifecycle, changes, reports };
+        let evaluations = Arc::new(Evaluator::new(&current, &paths, &board));
+        let steward = lifecycle;
+        let answerers = Answerers { board: Arc::clone(&board), steward, changes, reports, evaluations };
         Agent { current, board, _socket: listen(&paths, answerers).expect("a socket") }
     }
 

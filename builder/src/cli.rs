@@ -240,6 +240,19 @@ pub struct Try {
     /// End with one JSON object on standard output
     #[arg(long)]
     pub json: bool,
+    /// Once every node is up, measure how long the site's commands take, each so often [default: 50]
+    #[arg(
+        long,
+        value_name = "RUNS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "50",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub evaluate: Option<u32>,
+    /// An evaluation.json of a trial under the other hypervisor, for ratios beside the paper's
+    #[arg(long, value_name = "FILE", requires = "evaluate")]
+    pub against: Option<PathBuf>,
     /// Directory of the trial: disks, logs, keys [default: below /var/tmp]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,

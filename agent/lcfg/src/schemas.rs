@@ -18,9 +18,9 @@ macro_rules! built_in {
 }
 
 /// The schemas that come with this crate; a site's `defaults/<component>.def` goes on top.
-pub(crate) const BUILT_IN: [(&str, &str); 21] = built_in!(
-    "apt" "auth" "boot" "client" "credentials" "cron" "dhclient" "dhcpd" "file" "fstab" "grid" "grub" "hosts" "install"
-    "kernel" "network" "nfs" "ntp" "openssh" "profile" "updaterpms"
+pub(crate) const BUILT_IN: [(&str, &str); 22] = built_in!(
+    "apt" "auth" "boot" "client" "credentials" "cron" "dhclient" "dhcpd" "evaluate" "file" "fstab" "grid" "grub" "hosts"
+    "install" "kernel" "network" "nfs" "ntp" "openssh" "profile" "updaterpms"
 );
 
 /// All schemas of a site, made once for all its nodes.

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::board::Status;
 use super::console;
+use super::evaluate::{self, EvaluateControl};
 use super::render::{render_event, render_nodes, render_status};
 use super::report::{self, ReportControl};
 use super::request::{Answer, Request};
@@ -72,6 +73,8 @@ pub enum ControlCommand {
         #[command(subcommand)]
         command: Option<ReportControl>,
     },
+    /// Measure how long the site's commands take (evaluate.tests in a node's profile)
+    Evaluate(EvaluateControl),
     /// The newest events
     Log {
         /// Go on with what comes
@@ -149,6 +152,7 @@ pub fn run(options: ControlOptions) -> Result<(), Fault> {
         ControlCommand::Node(command) => run_node(&paths, command),
         ControlCommand::Site(command) => site::run(&paths, command),
         ControlCommand::Report { json, command } => report::run(&paths, command.as_ref(), json),
+        ControlCommand::Evaluate(options) => evaluate::run(&paths, &options),
         ControlCommand::Log { follow, json } => show_events(&paths, follow, json),
     }
 }

@@ -3,6 +3,7 @@
 pub mod board;
 mod console;
 pub mod ctl;
+mod evaluate;
 pub mod keeping;
 pub mod render;
 mod report;
@@ -10,7 +11,8 @@ pub mod request;
 mod site;
 pub mod socket;
 
-use gatehouse_model::{Fault, NodeName};
+use gatehouse_model::evaluation::{Counts, Evaluation};
+use gatehouse_model::{Event, Fault, NodeName};
 
 use crate::host::change::Change;
 use crate::host::import::SiteFiles;
@@ -61,6 +63,22 @@ pub trait Reports: Send + Sync {
     /// # Errors
     /// The site does not say where to, or the queue cannot be read.
     fn send(&self) -> Result<String, Fault>;
+}
+
+/// Who has the site evaluated when that is asked over the control socket; the host's evaluator is one.
+pub trait Evaluations: Send + Sync {
+    /// Has a node measure how long the site's commands take, and waits for it. `tell` is given what is heard of it,
+    /// or nothing while nothing is; it says whether anybody still listens.
+    ///
+    /// # Errors
+    /// No node's profile names tests, or several do and none was asked for; the node is not running, fails, or is
+    /// not heard of; nobody listens any longer.
+    fn evaluate(
+        &self,
+        node: Option<&NodeName>,
+        counts: Counts,
+        tell: &mut dyn FnMut(Option<&Event>) -> bool,
+    ) -> Result<Evaluation, Fault>;
 }
 
 /// Who changes the site when that is asked over the control socket; the host's keeper is one.

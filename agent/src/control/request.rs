@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use gatehouse_model::evaluation::{Counts, Evaluation};
 use gatehouse_model::{Event, Exit, Fault, NodeName, Problem};
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,13 @@ pub enum Request {
     SiteLog,
     /// Send the reports that wait.
     SendReports,
+    /// Measure how long the site's commands take.
+    Evaluate {
+        /// The node that runs them; none for the one whose profile names tests.
+        node: Option<NodeName>,
+        /// How often.
+        counts: Counts,
+    },
 }
 
 /// What is answered: one line, but for events, which are a line each and then `done`.
@@ -87,8 +95,10 @@ pub enum Answer {
     Change(Change),
     /// To `approve`, `site-log` and `send-reports`.
     Text(String),
-    /// To `events`.
+    /// To `events`, and on the way to an evaluation.
     Event(Event),
+    /// To `evaluate`.
+    Evaluation(Evaluation),
     /// It is done, or on its way.
     Done,
     /// It is not; the message of the fault.

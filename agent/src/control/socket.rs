@@ -10,11 +10,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use gatehouse_model::evaluation::Counts;
 use gatehouse_model::{Doing as _, Event, Exit, Fault, NodeName};
 
 use super::board::Board;
 use super::request::{Answer, Request};
-use super::{Changes, Reports, Steward};
+use super::{Changes, Evaluations, Reports, Steward};
 use crate::host::import;
 use crate::paths::Paths;
 
@@ -34,6 +35,8 @@ pub struct Answerers {
     pub changes: Arc<dyn Changes>,
     /// For the reports.
     pub reports: Arc<dyn Reports>,
+    /// For how fast it all is.
+    pub evaluations: Arc<dyn Evaluations>,
 }
 
 impl std::fmt::Debug for Answerers {
@@ -103,6 +106,9 @@ fn converse(stream: UnixStream, answerers: &Answerers) -> std::io::Result<()> {
         }
         match serde_json::from_str(&line) {
             Ok(Request::Events { follow }) => tell_events(&mut writer, &answerers.board, follow)?,
+            Ok(Request::Evaluate { node, counts }) => {
+                evaluate(&mut writer, &*answerers.evaluations, node.as_ref(), counts)?;
+            }
             Ok(request) => say(&mut writer, &answer(&request, answerers))?,
             Err(error) => {
                 // What follows a line that is too long is no request either.
@@ -116,11 +122,12 @@ fn converse(stream: UnixStream, answerers: &Answerers) -> std::io::Result<()> {
 }
 
 fn answer(request: &Request, answerers: &Answerers) -> Answer {
-    let Answerers { board, steward, changes, reports } = answerers;
+    let Answerers { board, steward, changes, reports, .. } = answerers;
     let done = match request {
         Request::Status => return Answer::Status(board.status()),
         Request::Plan => return Answer::Plan(steward.plan()),
-        Request::Events { .. } => Ok(()),
+        // These are conversations of their own.
+        Request::Events { .. } | Request::Evaluate { .. } => Ok(()),
         Request::Start { node } => known(board, node).and_then(|()| steward.start_node(node)),
         Request::Stop { node } => known(board, node).and_then(|()| steward.stop_node(node)),
         Request::Restart { node } => known(board, node).and_then(|()| steward.restart_node(node)),
@@ -177,6 +184,21 @@ fn tell_events(writer: &mut UnixStream, board: &Board, follow: bool) -> std::io:
         tell_coming(writer, &coming)?;
     }
     say(writer, &Answer::Done)
+}
+
+fn evaluate(
+    writer: &mut UnixStream,
+    evaluations: &dyn Evaluations,
+    node: Option<&NodeName>,
+    counts: Counts,
+) -> std::io::Result<()> {
+    let mut tell = |event: Option<&Event>| match event {
+        Some(event) => say(writer, &Answer::Event(event.clone())).is_ok(),
+        // As below: an empty line finds out whether somebody is there.
+        None => writer.write_all(b"\n").is_ok(),
+    };
+    let found = evaluations.evaluate(node, counts, &mut tell);
+    say(writer, &found.map_or_else(refusal, Answer::Evaluation))
 }
 
 /// Passes events on until the asker or the board is gone.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::host::change::Change;
 use gatehouse_model::Problem;
+use gatehouse_model::evaluation::{Evaluation, Figures};
 use std::sync::Mutex;
 
 use gatehouse_model::State;
@@ -69,10 +70,43 @@ impl Reports for Noting {
     }
 }
 
+impl Evaluations for Noting {
+    fn evaluate(
+        &self,
+        node: Option<&NodeName>,
+        counts: Counts,
+        tell: &mut dyn FnMut(Option<&Event>) -> bool,
+    ) -> Result<Evaluation, Fault> {
+        let node = node.cloned().ok_or_else(|| Fault::new("no node's profile names tests"))?;
+        let host = node.to_string();
+        let event = Event {
+            ts: 1,
+            phase: format!("node/{host}"),
+            host,
+            action: "evaluating".into(),
+            state: State::Progress,
+            percent: Some(40),
+            message: "x".into(),
+        };
+        // Until whoever asked has gone.
+        while tell(None) && tell(Some(&event)) && counts.runs == 0 {}
+        let tests = vec![Figures::of("x", false, &[Ok(f64::from(counts.runs))])];
+        self.note("evaluated", &node)?;
+        Ok(Evaluation {
+            site: "gate".into(),
+            node,
+            vmm: gatehouse_model::site::VmmKind::Uml,
+            emulated: false,
+            tests,
+            installs: Vec::new(),
+        })
+    }
+}
+
 fn answerers(board: &Arc<Board>, noting: &Arc<Noting>) -> Answerers {
     let (steward, changes) = (Arc::<Noting>::clone(noting), Arc::<Noting>::clone(noting));
-    let reports = Arc::<Noting>::clone(noting);
-    Answerers { board: Arc::clone(board), steward, changes, reports }
+    let (reports, evaluations) = (Arc::<Noting>::clone(noting), Arc::<Noting>::clone(noting));
+    Answerers { board: Arc::clone(board), steward, changes, reports, evaluations }
 }
 
 fn opened(dir: &Path) -> (Paths, Arc<Board>, Arc<Noting>, ControlSocket) {
@@ -166,4 +200,28 @@ fn what_is_no_request_is_said_so() {
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer and the end");
     assert!(text.starts_with(r#"{"problem":"this is no request"#), "{text}");
+}
+
+#[test]
+fn an_evaluation_is_what_is_heard_of_it_and_then_its_figures() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (paths, _board, noting, _socket) = opened(dir.path());
+    let counts = |runs| Counts { runs, slow_runs: 1 };
+    let node: NodeName = "node1".parse().expect("a name");
+    let mut asker = Asker::connect(&paths).expect("connected");
+    let first = asker.ask(&Request::Evaluate { node: Some(node.clone()), counts: counts(3) });
+    assert!(matches!(first.expect("an answer"), Answer::Event(event) if event.percent == Some(40)));
+    let Answer::Evaluation(found) = asker.more().expect("more") else { panic!("figures") };
+    assert_eq!((found.node.as_str(), found.tests[0].mean), ("node1", Some(3.0)));
+    let refused = asker.ask(&Request::Evaluate { node: None, counts: counts(3) });
+    assert_eq!(refused.expect_err("refused").to_string(), "no node's profile names tests");
+    drop(asker);
+    let mut asker = Asker::connect(&paths).expect("connected");
+    asker.ask(&Request::Evaluate { node: Some(node), counts: counts(0) }).expect("an event");
+    drop(asker);
+    let begun = std::time::Instant::now();
+    while noting.0.lock().expect("no panic").len() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it goes on though nobody listens");
+        thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -13,6 +13,7 @@ use crate::control::board::Board;
 use crate::control::socket::{self, Answerers};
 use crate::current::Current;
 use crate::host::consoles;
+use crate::host::evaluate::Evaluator;
 use crate::host::keeper::{Keeper, KeeperMeans};
 use crate::host::lifecycle::{Lifecycle, Means};
 use crate::host::machines::Netboot;
@@ -79,6 +80,7 @@ pub fn serve(
     let ack = SocketAddr::from((Ipv4Addr::UNSPECIFIED, site.server.ack_port));
     let current = Arc::new(Current::new(site, lock));
     let (tokens, approvals) = (Arc::new(Tokens::new()), Arc::new(Approvals::default()));
+    let evaluations = Arc::new(Evaluator::new(&current, paths, &board));
     let server = board.phase("server", || {
         Server::start(ServerConfig {
             current: Arc::clone(&current),
@@ -87,6 +89,7 @@ pub fn serve(
             board: Arc::clone(&board),
             tokens: Arc::clone(&tokens),
             approvals: Arc::clone(&approvals),
+            orders: evaluations.orders(),
             http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, HTTP_PORT)),
             tls: SocketAddr::from((Ipv4Addr::UNSPECIFIED, LCFG_SERVER_PORT)),
             ack,
@@ -116,7 +119,8 @@ pub fn serve(
     let reports = Arc::new(Outbox::new(Queue::of(&paths.state), current, Arc::clone(&board)));
     reports.start()?;
     let steward = Arc::<Lifecycle>::clone(&lifecycle);
-    let answerers = Answerers { board: Arc::clone(&board), steward, changes: Arc::new(keeper), reports };
+    let board_of = Arc::clone(&board);
+    let answerers = Answerers { board: board_of, steward, changes: Arc::new(keeper), reports, evaluations };
     let control = socket::listen(paths, answerers)?;
     until()?;
     board.say("host", "stopping", State::Started, "");

@@ -17,6 +17,7 @@ pub mod command;
 pub mod consoles;
 pub mod daemon;
 pub mod etc;
+pub mod evaluate;
 pub mod facts;
 pub mod files;
 pub mod git;

@@ -1,6 +1,8 @@
 //! The node's side of the install server's protocol: enrolment with the token, then everything else with the
 //! certificate got by it. The site's authority is the only one believed.
 
+mod orders;
+
 use std::io::Read;
 use std::net::Ipv4Addr;
 use std::sync::Arc;

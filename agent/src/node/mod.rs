@@ -12,6 +12,7 @@ mod component;
 mod configure;
 mod disks;
 pub mod download;
+pub mod evaluate;
 mod grants;
 pub mod install;
 mod keep;

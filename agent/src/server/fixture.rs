@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use super::approval::Approvals;
+use super::orders::Orders;
 use super::tokens::Tokens;
 use super::{Running, Server, ServerConfig};
 use crate::control::board::Board;
@@ -61,6 +62,7 @@ pub(crate) struct Place {
     pub(crate) notify_port: u16,
     pub(super) tokens: Arc<Tokens>,
     pub(super) approvals: Arc<Approvals>,
+    pub(super) orders: Arc<Orders>,
     /// Makes a machine of its own of `node2`.
     pub(super) machine: Option<DiskRule>,
     /// What the site has besides.
@@ -89,6 +91,7 @@ impl Place {
             notify_port: 732,
             tokens: Arc::new(Tokens::new()),
             approvals: Arc::default(),
+            orders: Arc::default(),
             machine: None,
             more: String::new(),
             layer,
@@ -125,6 +128,7 @@ impl Place {
             board: Arc::clone(&self.board),
             tokens: Arc::clone(&self.tokens),
             approvals: Arc::clone(&self.approvals),
+            orders: Arc::clone(&self.orders),
             http: any,
             tls: any,
             ack: any,

@@ -15,6 +15,7 @@ mod http;
 mod keep;
 mod notify;
 mod openpgp;
+pub mod orders;
 #[cfg(test)]
 mod page_tests;
 pub mod profiles;
@@ -51,6 +52,7 @@ use self::closure::Closures;
 use self::credentials::{Store, routes};
 use self::files::Files;
 use self::openpgp::Sqop;
+use self::orders::Orders;
 use self::profiles::{Profiles, Refreshed};
 use self::refusals::Refusals;
 use self::repository::Repository;
@@ -90,6 +92,8 @@ pub struct ServerConfig {
     pub tokens: Arc<Tokens>,
     /// The machines that ask to be let in.
     pub approvals: Arc<Approvals>,
+    /// What is ordered of nodes.
+    pub orders: Arc<Orders>,
     /// Where plain HTTP is served; port 0 takes any that is free.
     pub http: SocketAddr,
     /// Where TLS is served; port 0 takes any that is free.
@@ -108,6 +112,7 @@ pub struct Server {
     board: Arc<Board>,
     tokens: Arc<Tokens>,
     approvals: Arc<Approvals>,
+    orders: Arc<Orders>,
     authority: Authority,
     credentials: Store,
     refusals: Refusals,
@@ -141,7 +146,7 @@ impl Server {
     }
 
     fn start_all(config: ServerConfig) -> Result<Running, Fault> {
-        let ServerConfig { current, paths, depot, board, tokens, approvals, http, tls, ack } = config;
+        let ServerConfig { current, paths, depot, board, tokens, approvals, orders, http, tls, ack } = config;
         // What these have of the site cannot change on a running machine.
         let now = current.get();
         let site = &now.site;
@@ -160,6 +165,7 @@ impl Server {
             board,
             tokens,
             approvals,
+            orders,
             authority,
             credentials: Store::new(&paths),
             refusals: Refusals::default(),

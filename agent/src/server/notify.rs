@@ -1,4 +1,4 @@
-//! Datagrams beside the protocol that counts: notices to nodes whose profile has changed, and signs of life from
+//! Datagrams beside the protocol that counts: notices to nodes whose profile has changed or that have an order, and signs of life from
 //! nodes. Nothing is believed of a sign but that something was heard in the node's name from its address.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,6 +18,8 @@ const AGAIN: [u64; 3] = [0, 2, 4];
 /// So many notices are sent at once, and then a pause is made: a thousand nodes then come within a second, and a few
 /// are told without any delay.
 const AT_ONCE: usize = 50;
+/// How often nodes are told that have not fetched their order.
+const REMIND: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens the port at which signs are heard. It is a hint's: where another program holds it, nodes are told from any
@@ -54,8 +56,9 @@ pub(super) async fn listen(socket: Arc<UdpSocket>, server: Arc<Server>) {
     }
 }
 
-/// Tells nodes whose profile changes, until the server is gone.
+/// Tells nodes whose profile changes, and those that have an order, until the server is gone.
 pub(super) async fn follow(socket: Arc<UdpSocket>, server: Weak<Server>) {
+    tokio::spawn(remind(Arc::clone(&socket), Weak::clone(&server)));
     let Some(mut changes) = server.upgrade().map(|server| server.profiles.subscribe()) else { return };
     loop {
         let nodes = match changes.recv().await {
@@ -80,6 +83,22 @@ async fn tell(socket: Arc<UdpSocket>, server: Arc<Server>, nodes: Arc<[NodeName]
             let Some((notice, address)) = notice(&server, node) else { continue };
             // A node that is off is told by nobody; it asks when it starts.
             let _ = socket.send_to(notice.to_string().as_bytes(), address).await;
+        }
+    }
+}
+
+/// Tells nodes that have an order, until they have fetched it or the server is gone.
+async fn remind(socket: Arc<UdpSocket>, server: Weak<Server>) {
+    loop {
+        tokio::time::sleep(REMIND).await;
+        let Some(server) = server.upgrade() else { return };
+        let now = server.current.get();
+        for node in server.orders.unseen() {
+            let Some(known) = now.site.node(node.as_str()) else { continue };
+            let address = SocketAddr::from((known.address, now.site.server.notify_port));
+            let page = server.profiles.page(&node);
+            let etag = page.map(|page| page.etag.trim_matches('"').to_owned()).unwrap_or_default();
+            let _ = socket.send_to(Notice { node, etag }.to_string().as_bytes(), address).await;
         }
     }
 }

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{RequestPartsExt as _, Router};
+use gatehouse_model::evaluation::Figures;
 use gatehouse_model::{Digest, Event, NodeName};
 
 use super::authority::Authority;
@@ -16,7 +17,7 @@ use super::tls::{Peer, TlsListener};
 use super::{Server, files, status};
 use crate::control::board::now_millis;
 use crate::control::keeping::Seen;
-use crate::wire::{Ack, EnrolAnswer, EnrolRequest, Failure, Milestone, POOL_KEY_PATH};
+use crate::wire::{Ack, EnrolAnswer, EnrolRequest, Failure, Milestone, Outcome, POOL_KEY_PATH};
 
 /// The largest body that is read: a batch of progress lines.
 const BODY: usize = 256 << 10;
@@ -41,6 +42,8 @@ pub(super) async fn serve(listener: TlsListener, server: Arc<Server>) {
         .route("/credentials/certificate", post(credentials::certificate))
         .route("/credentials/authority", get(credentials::authority))
         .route("/credentials/secrets/{name}", get(credentials::secret))
+        .route("/orders", get(order))
+        .route("/orders/{id}", post(order_outcome))
         .route("/status.json", get(status::json))
         .route("/status", get(status::page))
         .route("/metrics", get(status::metrics))
@@ -222,6 +225,37 @@ fn told_by(node: &NodeName, event: &Event) -> Event {
 fn plain(text: &str) -> String {
     let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c };
     text.chars().take(TEXT).map(shown).collect()
+}
+
+async fn order(Caller(caller): Caller, State(server): State<Arc<Server>>) -> Response {
+    server
+        .orders
+        .of(&caller)
+        .map_or_else(|| StatusCode::NO_CONTENT.into_response(), |it| Json(it).into_response())
+}
+
+async fn order_outcome(
+    Caller(caller): Caller,
+    State(server): State<Arc<Server>>,
+    Path(id): Path<String>,
+    Json(outcome): Json<Outcome>,
+) -> Result<StatusCode, Refused> {
+    if server.orders.answer(&caller, &id, in_plain(outcome)) {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(refuse(StatusCode::NOT_FOUND, format!("nobody waits for this answer of {caller}")))
+}
+
+/// An outcome in text that a terminal can show.
+fn in_plain(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Evaluated(tests) => {
+            let figures =
+                |it: Figures| Figures { label: plain(&it.label), failure: plain(&it.failure), ..it };
+            Outcome::Evaluated(tests.into_iter().take(MOST).map(figures).collect())
+        }
+        Outcome::Failed(text) => Outcome::Failed(plain(&text)),
+    }
 }
 
 async fn ack(Caller(caller): Caller, State(server): State<Arc<Server>>, Json(ack): Json<Ack>) -> StatusCode {

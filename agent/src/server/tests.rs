@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use gatehouse_model::evaluation::Counts;
 use gatehouse_model::site::DiskRule;
 use gatehouse_model::{Depot, Digest, Event, State};
 use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
@@ -12,7 +13,7 @@ use super::Running;
 use super::fixture::*;
 use super::view::ViewKey;
 use crate::control::board::NodeState;
-use crate::wire::{Ack, EnrolAnswer, Failure, Milestone, fingerprint};
+use crate::wire::{Ack, EnrolAnswer, Failure, Given, Milestone, Order, Outcome, fingerprint};
 
 #[test]
 fn a_token_is_taken_once_and_only_from_its_node() {
@@ -368,4 +369,30 @@ fn a_taken_port_names_its_holder() {
     let fault = super::bind(holder.local_addr().expect("bound")).expect_err("taken");
     assert!(fault.render().contains("help: stop "), "{}", fault.render());
     assert!(fault.render().contains(&format!("(process {})", std::process::id())), "{}", fault.render());
+}
+
+#[test]
+fn an_order_is_for_its_node_alone_and_answered_once() {
+    let place = Place::new();
+    let server = place.start();
+    let (own, other) = (enrolled(&place, &server, "node1"), enrolled(&place, &server, "node2"));
+    assert_eq!(own.get("/orders", &[]).status, 204);
+    let order = Order::Evaluate(Counts { runs: 3, slow_runs: 1 });
+    let hour = std::time::Duration::from_secs(3600);
+    let pending = place.orders.give(&node("node1"), order, hour).expect("given");
+    assert_eq!(other.get("/orders", &[]).status, 204);
+    let answer = own.get("/orders", &[]);
+    let given: Given = serde_json::from_slice(&answer.body).expect("an order");
+    assert_eq!(given.order, order);
+    let path = format!("/orders/{}", given.id);
+    let outcome = serde_json::to_string(&Outcome::Failed("no \u{1b}[31mroom".into())).expect("text");
+    let stranger = Client::new(&server, None);
+    assert_eq!((stranger.get("/orders", &[]).status, stranger.post(&path, &outcome).status), (401, 401));
+    assert_eq!(other.post(&path, &outcome).status, 404);
+    assert_eq!(own.post("/orders/x", &outcome).status, 404);
+    assert_eq!(own.post(&path, "{\"ran\":[]}").status, 422);
+    assert_eq!(own.post(&path, &outcome).status, 204);
+    assert_eq!(own.post(&path, &outcome).status, 404, "again");
+    let told = pending.wait(hour).expect("in time").expect("an answer");
+    assert_eq!(told, Outcome::Failed("no ?[31mroom".into()), "what a terminal can show");
 }

@@ -148,9 +148,9 @@ fn start(site: &Site, dir: &Path, drives: &Drives, more: Vec<String>, ways: &Way
         let own = ["ssh", "-F", &config, "-o", "BatchMode=yes", site.name.as_str()];
         own.iter().chain(words).map(ToString::to_string).collect::<Vec<_>>()
     };
-    let status = ssh(&["gatectl", "status", "--json"]);
+    let control = ssh(&["gatectl"]);
     let stop = Stop::Command(ssh(&["systemctl", "poweroff"]));
-    Ok(Machine::new(child, Box::new(BufReader::new(events)), status, stop))
+    Ok(Machine::new(child, Box::new(BufReader::new(events)), control, stop))
 }
 
 /// QEMU's arguments. Emulated, the processor is the plain `qemu64` (Xen's first guest dies at once under `max`), with

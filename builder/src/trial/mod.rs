@@ -1,6 +1,7 @@
 //! `gatehouse try`: runs a site on this machine, shows its progress until every node is up, then leaves it
 //! running with forwarded ports, or stops it.
 
+mod evaluate;
 mod phases;
 mod progress;
 pub mod source;
@@ -14,6 +15,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use gatehouse_model::evaluation::{ByLabel, Evaluation};
 use gatehouse_model::site::{InstallTo, SiteFile, VmmKind};
 use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 use serde::{Deserialize, Serialize};
@@ -39,8 +41,8 @@ pub struct Machine {
     child: Child,
     /// Its event stream.
     events: Box<dyn BufRead + Send>,
-    /// A command that prints the board as JSON.
-    status: Vec<String>,
+    /// The command that asks its agent: `gatectl`, wherever that is.
+    control: Vec<String>,
     /// How it is stopped in order.
     stop: Stop,
 }
@@ -90,6 +92,8 @@ struct Outcome {
     /// From the start of the machine until every node was up; stopping is not counted.
     seconds: f64,
     nodes: Vec<NodeOutcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evaluation: Option<ByLabel>,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,6 +113,7 @@ struct NodeOutcome {
 pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
     let source = Source::open(global, &args.site)?;
     let vmm = args.vmm.map_or(source.site.host.vmm, VmmKind::from);
+    let other = evaluate::before(args, &source)?;
     let dir = open_dir(args, &source.site, vmm)?;
     let ways = ssh::prepare(&dir, &source.site)?;
     let to = if args.medium == Medium::Disk { InstallTo::SelfDisk } else { InstallTo::Rule };
@@ -130,14 +135,16 @@ pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
     let interrupted = interrupt::listen();
     let result = watch(&mut machine, args, begun, &ways, &interrupted);
     let took = begun.elapsed();
+    let evaluate = |runs: u32| evaluate::run(&machine, runs, other.as_ref(), &dir);
+    let result = result.and_then(|board| Ok((board, args.evaluate.map(evaluate).transpose()?)));
     let stopped =
         if args.exit || result.is_err() { machine.stop() } else { machine.stay(&dir, &ways, &interrupted) };
-    let board = result.map_err(|fault| {
+    let (board, evaluation) = result.map_err(|fault| {
         last_words(&dir);
         fault.help(format!("read the logs below {}; `--resume` goes on from there", dir.display()))
     })?;
     if args.json {
-        let outcome = outcome(&board, took, &ways);
+        let outcome = outcome(&board, took, &ways, evaluation);
         println!("{}", serde_json::to_string(&outcome).doing(|| "printing the outcome")?);
     }
     stopped
@@ -257,7 +264,7 @@ fn settled(board: Board) -> Result<Option<Board>, Fault> {
     Ok(board.nodes.iter().all(|node| node.machine || node.state == "running").then_some(board))
 }
 
-fn outcome(board: &Board, took: Duration, ways: &ssh::Ways) -> Outcome {
+fn outcome(board: &Board, took: Duration, ways: &ssh::Ways, evaluation: Option<Evaluation>) -> Outcome {
     let node = |line: &NodeLine| NodeOutcome {
         name: line.name.clone(),
         state: line.state.clone(),
@@ -269,19 +276,28 @@ fn outcome(board: &Board, took: Duration, ways: &ssh::Ways) -> Outcome {
         result: "ok",
         seconds: (took.as_secs_f64() * 10.0).round() / 10.0,
         nodes: board.nodes.iter().map(node).collect(),
+        evaluation: evaluation.map(|found| ByLabel(found.tests)),
     }
 }
 
 impl Machine {
     /// Makes a machine of a started process.
-    pub fn new(child: Child, events: Box<dyn BufRead + Send>, status: Vec<String>, stop: Stop) -> Self {
-        Self { child, events, status, stop }
+    pub fn new(child: Child, events: Box<dyn BufRead + Send>, control: Vec<String>, stop: Stop) -> Self {
+        Self { child, events, control, stop }
+    }
+
+    /// A command of `gatectl` for its agent.
+    fn ask(&self, words: &[&str]) -> Command {
+        let (program, args) =
+            self.control.split_first().map_or(("gatectl", &[][..]), |(first, rest)| (first, rest));
+        let mut command = Command::new(program);
+        command.args(args).args(words).stdin(Stdio::null());
+        command
     }
 
     /// The board; none while the machine does not answer.
     fn board(&self) -> Option<Board> {
-        let (program, args) = self.status.split_first()?;
-        let output = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
+        let output = self.ask(&["status", "--json"]).output().ok()?;
         output.status.success().then(|| serde_json::from_slice(&output.stdout).ok()).flatten()
     }
 

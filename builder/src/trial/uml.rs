@@ -58,9 +58,9 @@ pub fn start(prepared: &Prepared, dir: &Path, site: &Path, ways: &ssh::Ways) -> 
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
     let mut child = command.spawn().doing(|| format!("starting {}", agent.display()))?;
     let stdout = child.stdout.take().ok_or_else(|| Fault::new("the agent has no standard output"))?;
-    let words = ["ctl", "--trial", &dir.display().to_string(), "status", "--json"].map(str::to_owned);
-    let status = std::iter::once(agent.display().to_string()).chain(words).collect();
+    let words = ["ctl", "--trial", &dir.display().to_string()].map(str::to_owned);
+    let control = std::iter::once(agent.display().to_string()).chain(words).collect();
     // The agent stops its nodes in order and ends when its standard input does.
     let stop = Stop::Close(child.stdin.take());
-    Ok(Machine::new(child, Box::new(BufReader::new(stdout)), status, stop))
+    Ok(Machine::new(child, Box::new(BufReader::new(stdout)), control, stop))
 }

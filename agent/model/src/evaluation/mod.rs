@@ -13,7 +13,7 @@ use crate::NodeName;
 use crate::site::VmmKind;
 
 pub use chart::chart;
-pub use table::table;
+pub use table::{commands, table};
 
 /// How often each command is run where nobody says otherwise: as often as in the paper.
 pub const RUNS: u32 = 50;

@@ -11,26 +11,9 @@ const OURS: &str = "UML/XEN HERE";
 
 /// The table of `gatectl evaluate`; `other` is an evaluation under the other vmm, for our own ratios.
 pub fn table(found: &Evaluation, other: Option<&Evaluation>) -> String {
-    let mut rows = vec![HEADS.map(str::to_owned).to_vec()];
-    rows.extend(found.tests.iter().map(|figures| row(figures).to_vec()));
-    if other.is_some() {
-        rows[0].push(OURS.to_owned());
-        for (row, figures) in rows[1..].iter_mut().zip(&found.tests) {
-            let ratio = found.ratio(other, &figures.label);
-            row.push(ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}")));
-        }
-    }
+    let ours: Vec<_> = found.tests.iter().map(|figures| found.ratio(other, &figures.label)).collect();
     let mut out = format!("{}; seconds\n", found.conditions());
-    columns(&mut out, &rows);
-    for figures in found.tests.iter().filter(|figures| figures.failed > 0) {
-        let first = figures.failure.trim_end().replace('\n', "\n  ");
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            out,
-            "{}: {} of {} failed; the first: {first}",
-            figures.label, figures.failed, figures.runs
-        );
-    }
+    out.push_str(&rows(&found.tests, other.is_some().then_some(&ours)));
     if !found.installs.is_empty() {
         let mut rows = vec![vec!["NODE".to_owned(), "INSTALLED IN".to_owned()]];
         rows.extend(
@@ -38,7 +21,33 @@ pub fn table(found: &Evaluation, other: Option<&Evaluation>) -> String {
         );
         out.push('\n');
         columns(&mut out, &rows);
+        // Writing to a string cannot fail.
         let _ = writeln!(out, "({})", paper::INSTALL);
+    }
+    out
+}
+
+/// The commands alone, with what was wrong with those that failed.
+pub fn commands(tests: &[Figures]) -> String {
+    rows(tests, None)
+}
+
+/// `ours` has a ratio for each of the tests.
+fn rows(tests: &[Figures], ours: Option<&Vec<Option<f64>>>) -> String {
+    let mut rows = vec![HEADS.map(str::to_owned).to_vec()];
+    rows.extend(tests.iter().map(|figures| row(figures).to_vec()));
+    if let Some(ours) = ours {
+        rows[0].push(OURS.to_owned());
+        for (row, ratio) in rows[1..].iter_mut().zip(ours) {
+            row.push(ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}")));
+        }
+    }
+    let mut out = String::new();
+    columns(&mut out, &rows);
+    for figures in tests.iter().filter(|figures| figures.failed > 0) {
+        let first = figures.failure.trim_end().replace('\n', "\n  ");
+        let Figures { label, failed, runs, .. } = figures;
+        let _ = writeln!(out, "{label}: {failed} of {runs} failed; the first: {first}");
     }
     out
 }

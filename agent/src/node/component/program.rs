@@ -2,7 +2,7 @@
 //! resources in the environment (`LCFG_<component>_<resource>`), as LCFG's components are.
 
 use std::collections::BTreeMap;
-use std::io::{self, PipeReader, Read as _};
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -143,7 +143,8 @@ fn wait(child: &mut Child, longest: Duration) -> io::Result<ExitStatus> {
     }
 }
 
-fn read_tail(mut reader: PipeReader, kept: &Mutex<Vec<u8>>) {
+/// Reads to the end; of what comes, the last [`TAIL`] bytes are kept.
+pub fn read_tail(mut reader: impl io::Read, kept: &Mutex<Vec<u8>>) {
     let mut piece = [0; TAIL];
     while let Ok(count) = reader.read(&mut piece) {
         if count == 0 {

@@ -11,6 +11,7 @@ use super::daemon::{Settings, tell_sign};
 use super::{Node, contexts, credentials, plan, status};
 use crate::node::apt::{self, plan::Item};
 use crate::node::component;
+use crate::node::evaluate::{self, EvaluateOptions};
 use crate::node::target::Target;
 
 /// Commands about the profile that a node has.
@@ -35,6 +36,8 @@ pub enum KeepCommand {
         #[arg(long)]
         why: bool,
     },
+    /// Measure how long the commands of this node's profile take (evaluate.tests)
+    Evaluate(EvaluateOptions),
     /// Set a context and apply what it changes; with nothing behind the equals sign, take it out
     Context {
         /// The context, such as net=home
@@ -95,6 +98,7 @@ pub fn run(command: &KeepCommand) -> Result<(), Fault> {
         }
         KeepCommand::Run(RunOptions { dry_run: false, json }) => now(&node, true, *json),
         KeepCommand::Query { resource, why } => query(&node.profile()?, resource, *why),
+        KeepCommand::Evaluate(options) => evaluate::by_hand(&node.profile()?, *options),
         KeepCommand::Context { context } => {
             contexts::set(&node.target, context)?;
             now(&node, false, false)

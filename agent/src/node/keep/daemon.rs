@@ -11,6 +11,7 @@ use gatehouse_lcfg::Profile;
 use gatehouse_model::site::{ACK_PORT, NOTIFY_PORT};
 use gatehouse_model::{Doing as _, Fault};
 
+use super::errands::Errands;
 use super::health::{self, Health};
 use super::journal::{Journal, seconds};
 use super::poll::{self, Poll};
@@ -32,10 +33,13 @@ pub fn run() -> Result<(), Fault> {
     let (ears, health) = (Ears::default(), Health::default());
     let mut daemon =
         Daemon { ears, health, said: String::new(), is_up: false, acked: None, waiting: None, node };
+    let errands = Errands::default();
     let mut failures = 0;
     loop {
         let begun = Instant::now();
         let outcome = daemon.round();
+        // By the newest profile, which says what they are.
+        errands.look(&daemon.node);
         let settings = Settings::of(daemon.node.profile().ok().as_ref());
         let pause = match &outcome {
             Ok(true) => settings.poll.next(poll::random()),

@@ -13,6 +13,7 @@ pub mod commands;
 pub mod contexts;
 mod credentials;
 mod daemon;
+mod errands;
 mod health;
 pub mod journal;
 pub mod plan;
