@@ -231,6 +231,9 @@ pub struct Try {
     /// One more disk of the emulated machine, a raw file; it comes before the others
     #[arg(long, value_name = "FILE", hide = true)]
     pub decoy: Vec<PathBuf>,
+    /// The emulated machine's first or second empty disk is not there
+    #[arg(long, value_name = "NUMBER", hide = true)]
+    pub pull: Option<u32>,
     /// What the emulated machine's clock says at power on, as 2001-01-01T00:00:00 [default: the time]
     #[arg(long, value_name = "TIME")]
     pub clock: Option<String>,

@@ -25,8 +25,8 @@ pub fn run(global: &cli::Global, args: &cli::Plan) -> Result<(), Fault> {
     let prepared = commands::prepare(global, &args.site)?;
     let (layout, contents) = image::contents_of(&prepared)?;
     // As a trial means its own disk and a stick the rule's, where the site does not say.
-    let recorded = args.facts.is_some();
-    let default = if recorded { InstallTo::Rule } else { InstallTo::SelfDisk };
+    let by_default = args.facts.is_some() || prepared.site.disk.mirror;
+    let default = if by_default { InstallTo::Rule } else { InstallTo::SelfDisk };
     let by_rule = prepared.site.install.to.unwrap_or(default) == InstallTo::Rule;
     let on_it = if by_rule { &[] } else { layout.parts() };
     let invented = match &args.facts {
@@ -70,11 +70,16 @@ fn invented(site: &Site, parts: &[Part], bytes: u64, cache: &Cache) -> Result<Fl
             "start": part.start(image::SECTOR), "bytes": part.bytes(image::SECTOR), "holds": [],
         })
     });
-    let disk = json!({
-        "name": "vda", "bytes": hardware.disk, "sector-size": image::SECTOR, "serial": "TRIAL", "bus": "virtio",
-        "paths": [], "partitions": partitions.collect::<Vec<_>>(),
-        "holds": if parts.is_empty() { json!([]) } else { json!(["partition table"]) },
-    });
+    let names = if site.disk.mirror { &["vda", "vdb"][..] } else { &["vda"] };
+    let partitions = partitions.collect::<Vec<_>>();
+    let disk = |name: &&str| {
+        json!({
+            "name": name, "bytes": hardware.disk, "sector-size": image::SECTOR, "serial": "TRIAL", "bus": "virtio",
+            "paths": [], "partitions": partitions,
+            "holds": if parts.is_empty() { json!([]) } else { json!(["partition table"]) },
+        })
+    };
+    let disks: Vec<Value> = names.iter().map(disk).collect();
     let link = json!({
         "name": "eth0", "mac": hardware.mac, "driver": "virtio_net", "carrier": true, "speed": null, "path": null,
     });
@@ -84,7 +89,7 @@ fn invented(site: &Site, parts: &[Part], bytes: u64, cache: &Cache) -> Result<Fl
         VmmKind::Uml => (Value::Null, json!([])),
     };
     let facts = json!({
-        "disks": [disk], "links": [link], "memory": hardware.memory, "cpus": hardware.processors,
+        "disks": disks, "links": [link], "memory": hardware.memory, "cpus": hardware.processors,
         "firmware": "bios", "hypervisor": hypervisor, "virtualisation": virtualisation,
         "boot-disk": if parts.is_empty() { Value::Null } else { json!("vda") }, "boot-id": "plan",
     });

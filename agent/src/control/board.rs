@@ -105,8 +105,8 @@ struct Inner {
     acks: BTreeMap<NodeName, Vec<Ack>>,
     events: VecDeque<Event>,
     listeners: Vec<mpsc::Sender<Event>>,
-    message: String,
     warnings: Vec<String>,
+    remarks: BTreeMap<&'static str, String>,
 }
 
 impl Board {
@@ -243,9 +243,9 @@ impl Board {
         self.changed.notify_all();
     }
 
-    /// Puts what somebody should know of the host on the board; nothing takes it away.
-    pub fn remark(&self, message: &str) {
-        message.clone_into(&mut self.lock().message);
+    /// Puts what somebody should know of one side of the host on the board; nothing takes it away.
+    pub fn remark(&self, about: &'static str, message: &str) {
+        self.lock().remarks.insert(about, message.to_owned());
         self.changed.notify_all();
     }
 
@@ -272,12 +272,13 @@ impl Board {
     /// The whole board.
     pub fn status(&self) -> Status {
         let inner = self.lock();
+        let remarks = inner.remarks.values().filter(|remark| !remark.is_empty()).map(String::as_str);
         Status {
             site: self.site.clone(),
             phases: inner.phases.clone(),
             nodes: inner.nodes.clone(),
             events: inner.events.iter().cloned().collect(),
-            message: inner.message.clone(),
+            message: remarks.collect::<Vec<_>>().join("; "),
             warnings: inner.warnings.clone(),
         }
     }

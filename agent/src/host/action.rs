@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{part_device, round};
+use super::facts::round;
+use super::mirror::Array;
 use super::run::Act;
 
 /// A partition that is to be there.
@@ -17,23 +18,6 @@ pub struct Wanted {
     pub bytes: u64,
 }
 
-/// A partition that an action works on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Place {
-    /// Kernel name of its disk, in this boot.
-    pub disk: String,
-    /// Its number.
-    pub number: u32,
-}
-
-impl Place {
-    /// The kernel's name of its device.
-    pub fn device(&self) -> String {
-        part_device(&self.disk, self.number)
-    }
-}
-
 /// One entry of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -45,17 +29,38 @@ pub enum Action {
         /// The new partitions, in order.
         parts: Vec<Wanted>,
     },
+    /// Writes the table of a mirror's other disk, which an install has left out at its very end.
+    FinishDisk {
+        /// Kernel name of the disk.
+        disk: String,
+        /// That of the disk booted from.
+        from: String,
+    },
+    /// Makes a mirror of one partition, or of two where the second is there already; nothing on them is kept.
+    MakeMirror {
+        /// What it is called.
+        array: Array,
+        /// Kernel names of the partitions, that of the disk booted from first.
+        parts: Vec<String>,
+    },
+    /// Makes a partition of the other disk a mirror's second half again; what is on it is lost to what the first half holds.
+    JoinMirror {
+        /// What the mirror is called.
+        array: Array,
+        /// Kernel name of the partition.
+        part: String,
+    },
     /// Makes the filesystem of state.
     MakeState {
-        /// Where.
-        part: Place,
+        /// Kernel name of the partition or mirror.
+        device: String,
     },
     /// Fills state's /var from the slot's.
     SeedState,
     /// Makes the filesystem of the stores.
     MakeVms {
-        /// Where.
-        part: Place,
+        /// Kernel name of the partition or mirror.
+        device: String,
     },
     /// Copies the site directory to state; from then on the copy counts.
     ImportSite,
@@ -71,6 +76,15 @@ impl Act for Action {
     fn key(&self) -> &'static str {
         match self {
             Self::GrowTable { .. } => "grow-table",
+            Self::FinishDisk { .. } => "finish-disk",
+            Self::MakeMirror { array, .. } => match array {
+                Array::State => "make-state-mirror",
+                Array::Vms => "make-vms-mirror",
+            },
+            Self::JoinMirror { array, .. } => match array {
+                Array::State => "join-state-mirror",
+                Array::Vms => "join-vms-mirror",
+            },
             Self::MakeState { .. } => "make-state",
             Self::SeedState => "seed-state",
             Self::MakeVms { .. } => "make-vms",
@@ -82,9 +96,11 @@ impl Act for Action {
 
     fn destroys(&self) -> bool {
         match self {
-            Self::MakeState { .. } | Self::MakeVms { .. } => true,
-            // A table that grows clears only what belongs to no partition.
+            Self::MakeMirror { .. } | Self::MakeState { .. } | Self::MakeVms { .. } => true,
+            // A table that grows clears only what belongs to no partition; a half that joins again holds nothing of its own.
             Self::GrowTable { .. }
+            | Self::FinishDisk { .. }
+            | Self::JoinMirror { .. }
             | Self::SeedState
             | Self::ImportSite
             | Self::MakeMachineId
@@ -104,9 +120,14 @@ impl std::fmt::Display for Action {
                 }
                 Ok(())
             }
-            Self::MakeState { part } => write!(f, "making ext4 on {} for state", part.device()),
+            Self::FinishDisk { disk, from } => write!(f, "finishing the install of {disk} as that of {from}"),
+            Self::MakeMirror { array, parts } => {
+                write!(f, "making the mirror {} of {}", array.device(), parts.join(" and "))
+            }
+            Self::JoinMirror { array, part } => write!(f, "joining {part} to the mirror {}", array.device()),
+            Self::MakeState { device } => write!(f, "making ext4 on {device} for state"),
             Self::SeedState => f.write_str("filling /var"),
-            Self::MakeVms { part } => write!(f, "making xfs on {} for the stores", part.device()),
+            Self::MakeVms { device } => write!(f, "making xfs on {device} for the stores"),
             Self::ImportSite => f.write_str("importing the site directory"),
             Self::MakeMachineId => f.write_str("making the machine's id"),
             Self::MakeHostKeys => f.write_str("making ssh host keys"),

@@ -8,18 +8,19 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use gatehouse_model::{CONTENTS, Digest, Doing as _, Fault, Site, State};
 use nix::mount::MsFlags;
 
-use super::action::{Action, Place};
+use super::action::Action;
 use super::args::{KernelArgs, Slot};
 use super::facts::{DiskFact, Facts};
 use super::files::write_whole;
 use super::import::{self, SiteFiles};
 use super::journal::LateJournal;
+use super::mirror::{self, Array, mdadm};
 use super::plan::{self, Plan};
 use super::real::{self, RealHost};
 use super::report::queue::Queue;
@@ -35,6 +36,9 @@ const SITE: &str = "/run/gatehouse/site";
 const ESP: &str = "/run/gatehouse/esp";
 /// Holds what differs from the slot's /etc; gone at power off.
 const ETC: &str = "/run/gatehouse/etc";
+
+/// How long a mirror's other disk may take to show.
+const PARTNER: Duration = Duration::from_secs(15);
 
 /// What is said above the fault that ends a start.
 const STOPPED: &str = "this machine does not start";
@@ -105,8 +109,9 @@ impl Start {
         }
         let disk = plan::boot_disk(&self.facts, &self.args)?.clone();
         self.teller.say("survey", State::Succeeded, &format!("booted from {disk}"));
-        let (site, to_import) = self.site(&disk)?;
-        let host = RealHost::new(&self.root, to_import, disk.sector_size);
+        let state = self.state(&disk)?;
+        let (site, to_import) = self.site(&disk, state.as_deref())?;
+        let host = RealHost::new(&self.root, to_import, &disk);
         self.teller.host = site.name.to_string();
         set_clock(site.epoch)?;
         if site.network.nic.link.is_some() {
@@ -119,13 +124,49 @@ impl Start {
         Ok(done)
     }
 
-    /// State's copy of the site, once it is there; before, that of the site partition.
-    fn site(&mut self, disk: &DiskFact) -> Result<(Site, Option<SiteFiles>), Fault> {
-        if let Some(part) = disk.part("gh-state") {
-            let place = Place { disk: disk.name.clone(), number: part.number };
-            if real::state_is_made(&place)? {
-                real::mount_state(&self.root, &place)?;
+    /// The device of state, if there is one yet. Mirrors are put together, and run with one half where there is no more.
+    fn state(&mut self, disk: &DiskFact) -> Result<Option<String>, Fault> {
+        if disk.claim.as_ref().is_none_or(|claim| claim.pair.is_none()) {
+            return Ok(disk.part(Array::State.part()).map(|part| disk.part_device(part.number)));
+        }
+        self.await_partner(disk);
+        let Some(pair) = mirror::pair(disk, &self.facts)? else { return Ok(None) };
+        if pair.partner.is_none() {
+            let message = "the other disk is missing, or cannot be read: the system goes on with this one";
+            self.teller.say("looking for the mirror's other disk", State::Failed, message);
+        }
+        for array in Array::ALL {
+            let halves = mirror::halves(&pair, array);
+            mdadm::assemble(&self.root, array, &halves)?;
+            if let Some(apart) = halves.apart {
+                let what = format!(
+                    "{apart} has run without the other half, which is newer; it is left as it is. To give it up, run \
+                     mdadm --zero-superblock /dev/{apart} and start again"
+                );
+                self.teller.say("joining the mirror's halves", State::Failed, &what);
             }
+        }
+        Ok(mdadm::runs(Array::State).then(|| Array::State.device().to_owned()))
+    }
+
+    /// Another controller may take its time.
+    fn await_partner(&mut self, disk: &DiskFact) {
+        let begun = Instant::now();
+        let there = |facts: &Facts| {
+            !matches!(mirror::pair(disk, facts), Ok(Some(mirror::Pair { partner: None, .. })))
+        };
+        while !there(&self.facts) && begun.elapsed() < PARTNER {
+            std::thread::sleep(Duration::from_millis(500));
+            self.facts = survey::of_this_machine(&self.args);
+        }
+    }
+
+    /// State's copy of the site, once it is there; before, that of the site partition.
+    fn site(&mut self, disk: &DiskFact, state: Option<&str>) -> Result<(Site, Option<SiteFiles>), Fault> {
+        if let Some(device) = state
+            && real::state_is_made(device)?
+        {
+            real::mount_state(&self.root, device)?;
         }
         let kept = real::kept(&self.root).join("site");
         let on_stick = site_partition(disk, &mut self.found, &Machine::of(&self.facts));
@@ -162,7 +203,15 @@ impl Start {
         let path = real::kept(&self.root).join("journal.jsonl");
         let mut journal = LateJournal::new(&path, &self.facts.boot_id);
         let teller = &mut self.teller;
-        run(&plan.actions, &mut host, &mut journal, &mut |event| teller.tell(event))
+        let mut go =
+            |actions: &[Action]| run(actions, &mut host, &mut journal, &mut |event| teller.tell(event));
+        // What fails of the other disk has been told, and is no reason to stop.
+        let partner = plan.partner.as_ref();
+        let mut before = partner.and_then(|partner| go(&partner.before).ok()).unwrap_or_default();
+        let done = go(&plan.actions)?;
+        let after = partner.and_then(|partner| go(&partner.after).ok()).unwrap_or_default();
+        before.0.extend(done.0.into_iter().chain(after.0));
+        Ok(before)
     }
 
     /// Puts everything where the running system looks for it.
@@ -172,10 +221,10 @@ impl Start {
         let disk = self.facts.disk(&plan.disk);
         let number = disk.and_then(|disk| disk.part(&depot)).map(|part| part.number);
         let number = number.ok_or_else(|| Fault::new(format!("the disk has no partition {depot}")))?;
-        let device = |number| format!("/dev/{}", super::facts::part_device(&plan.disk, number));
-        mounts::mount_once("erofs", &device(number), &self.root.join("depot"), MsFlags::MS_RDONLY, "")?;
-        let vms = plan::ADDED.iter().find(|(_, name)| *name == "gh-vms").map_or(0, |(number, _)| *number);
-        mounts::mount_once("xfs", &device(vms), &self.root.join("srv/vms"), MsFlags::MS_NOATIME, "")?;
+        let device = format!("/dev/{}", super::facts::part_device(&plan.disk, number));
+        mounts::mount_once("erofs", &device, &self.root.join("depot"), MsFlags::MS_RDONLY, "")?;
+        let vms = format!("/dev/{}", plan.stores().unwrap_or_default());
+        mounts::mount_once("xfs", &vms, &self.root.join("srv/vms"), MsFlags::MS_NOATIME, "")?;
         tree::add_missing(&self.root.join("var"), &self.root.join("state/var"))?;
         File::create(self.root.join("state/var/.updated")).doing(|| "writing /var/.updated")?;
         mounts::bind_once(&self.root.join("state/var"), &self.root.join("var"))?;

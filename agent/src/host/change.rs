@@ -177,7 +177,7 @@ fn host(old: &Site, new: &Site) -> Vec<String> {
             told.push(format!("{what} is taken up when the host starts again"));
         }
     };
-    tell(old.disks != new.disks, "[[disk]]");
+    tell(old.disk != new.disk, "[[disk]]");
     tell(old.network != new.network, "[network]");
     tell(old.host != new.host, "[host]");
     tell(old.epoch != new.epoch, "site.epoch");

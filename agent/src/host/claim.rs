@@ -21,6 +21,9 @@ pub struct Claim {
     pub site: String,
     /// What was begun.
     pub kind: ClaimKind,
+    /// Of a mirror: the id that both of its disks have in common. It stays the same while anything is kept on them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<String>,
 }
 
 /// What was begun with a disk.
@@ -66,7 +69,8 @@ mod tests {
     #[test]
     fn a_claim_is_read_as_it_was_written_and_a_torn_one_is_none() {
         let kind = ClaimKind::Reinstall { id: "a-b".into(), lose_all: true };
-        let claim = Claim { contents: Digest::of(b"x"), site: "s".repeat(32), kind };
+        let claim =
+            Claim { contents: Digest::of(b"x"), site: "s".repeat(32), kind, pair: Some("f".repeat(32)) };
         let block = claim.to_block();
         assert_eq!(Claim::from_block(&block), Some(claim));
         assert_eq!(Claim::from_block(&block[..100]), None);

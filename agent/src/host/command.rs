@@ -12,7 +12,7 @@ use super::args::KernelArgs;
 use super::bring::plan::BringPlan;
 use super::facts::{Facts, round};
 use super::plan::{check_memory, plan};
-use super::target::{Target, target};
+use super::target::{Target, targets};
 use super::{bring, choose, survey};
 use crate::paths::Paths;
 
@@ -108,9 +108,14 @@ fn print(json: bool, plan: &(impl Serialize + Display)) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What an installer would do.
+/// What an installer would do to one disk, or to each of two.
 #[derive(Debug, Serialize)]
 struct Install {
+    disks: Vec<OneDisk>,
+}
+
+#[derive(Debug, Serialize)]
+struct OneDisk {
     target: Target,
     plan: BringPlan,
 }
@@ -122,16 +127,20 @@ impl Install {
         let contents: Contents = serde_json::from_slice(&list).doing(doing)?;
         choose::nic(&site.network.nic, facts)?;
         check_memory(site, facts)?;
-        let target = target(site, facts, args)?;
-        let disk = facts.disk(&target.disk).cloned().unwrap_or_default();
-        let plan = bring::plan::plan(site, &disk, &target, &contents, Digest::of(&list))?;
-        Ok(Self { target, plan })
+        let targets = targets(site, facts, args)?;
+        let claim = bring::plan::claim(site.name.as_str(), &targets, Digest::of(&list), "a new one");
+        let one = |target: &Target| {
+            let disk = facts.disk(&target.disk).cloned().unwrap_or_default();
+            let plan = bring::plan::plan(site, &disk, target, &claim, &contents)?;
+            Ok(OneDisk { target: target.clone(), plan })
+        };
+        Ok(Self { disks: targets.disks.iter().map(one).collect::<Result<_, Fault>>()? })
     }
 }
 
 impl Display for Install {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}\n{}", self.target, self.plan)
+        self.disks.iter().try_for_each(|one| write!(f, "{}\n{}", one.target, one.plan))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::host::evaluate::Evaluator;
 use crate::host::keeper::{Keeper, KeeperMeans};
 use crate::host::lifecycle::{Lifecycle, Means};
 use crate::host::machines::Netboot;
+use crate::host::mirror::watch;
 use crate::host::report::outbox::Outbox;
 use crate::host::report::queue::Queue;
 use crate::paths::Paths;
@@ -118,6 +119,7 @@ pub fn serve(
     });
     let reports = Arc::new(Outbox::new(Queue::of(&paths.state), current, Arc::clone(&board)));
     reports.start()?;
+    watch::start(&board);
     let steward = Arc::<Lifecycle>::clone(&lifecycle);
     let board_of = Arc::clone(&board);
     let answerers = Answerers { board: board_of, steward, changes: Arc::new(keeper), reports, evaluations };

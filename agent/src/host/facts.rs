@@ -4,6 +4,7 @@ use gatehouse_model::Mac;
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;
+use super::md::Member;
 
 /// A machine as it was found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,6 +116,9 @@ pub struct PartFact {
     pub bytes: u64,
     /// Signatures on it.
     pub holds: Vec<String>,
+    /// What it says of the RAID that it belongs to, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member: Option<Member>,
 }
 
 /// One network interface.

@@ -27,6 +27,8 @@ pub mod keeper;
 pub mod lifecycle;
 pub mod links;
 pub mod machines;
+pub mod md;
+pub mod mirror;
 pub mod mounts;
 pub mod plan;
 pub mod proposal;

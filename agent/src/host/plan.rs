@@ -4,10 +4,11 @@ use gatehouse_model::site::{InstallTo, VmmKind};
 use gatehouse_model::{Refusal, Site, Size};
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, Place, Wanted};
+use super::action::{Action, Wanted};
 use super::args::KernelArgs;
 use super::choose;
-use super::facts::{DiskFact, Facts, LinkFact, list, round};
+use super::facts::{DiskFact, Facts, LinkFact, list, part_device, round};
+use super::mirror::{self, Array, Pair};
 use super::run::Act as _;
 
 /// Names and numbers of the partitions that first boot adds.
@@ -30,15 +31,49 @@ pub struct Plan {
     pub disk: String,
     /// The NIC that is bridged.
     pub nic: LinkFact,
+    /// The other disk of a mirror, if it is there.
+    pub partner: Option<Partner>,
+    /// Whether there is a mirror whose other disk is missing.
+    pub alone: bool,
     /// In this order.
     pub actions: Vec<Action>,
 }
 
+/// What is done to the other disk of a mirror. That it cannot be done is no reason not to start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Partner {
+    /// Kernel name of the disk.
+    pub disk: String,
+    /// Before the actions of the plan.
+    pub before: Vec<Action>,
+    /// After them.
+    pub after: Vec<Action>,
+}
+
+impl Plan {
+    /// Kernel name of the partition or mirror that holds the stores.
+    pub fn stores(&self) -> Option<&str> {
+        self.actions.iter().find_map(|action| match action {
+            Action::MakeVms { device } => Some(device.as_str()),
+            _ => None,
+        })
+    }
+}
+
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "disk {}", self.disk)?;
+        match &self.partner {
+            Some(partner) => writeln!(f, "disk {}, mirrored on {}", self.disk, partner.disk)?,
+            None if self.alone => {
+                writeln!(f, "disk {}, alone: the mirror's other disk is missing", self.disk)?;
+            }
+            None => writeln!(f, "disk {}", self.disk)?,
+        }
         writeln!(f, "nic  {}", self.nic)?;
-        for (number, action) in (1..).zip(&self.actions) {
+        let (before, after) = self.partner.as_ref().map(|partner| (&partner.before, &partner.after)).unzip();
+        let all = before.into_iter().flatten().chain(&self.actions).chain(after.into_iter().flatten());
+        for (number, action) in (1..).zip(all) {
             let mark = if action.destroys() { '!' } else { ' ' };
             writeln!(f, "{mark} {number} {action}")?;
         }
@@ -53,26 +88,81 @@ impl std::fmt::Display for Plan {
 /// is not as the site needs it.
 pub fn plan(site: &Site, facts: &Facts, args: &KernelArgs) -> Result<Plan, Refusal> {
     let disk = boot_disk(facts, args)?;
+    let pair = mirror::pair(disk, facts)?;
     if disk.part("gh-state").is_none() {
         check_destination(site, facts, args)?;
+        check_mirror(site, disk)?;
     }
-    let parts = partitions(site, disk, args)?;
+    // A disk that has replaced another one is divided as its partner is.
+    let model =
+        pair.as_ref().and_then(|pair| pair.partner).filter(|partner| partner.part("gh-state").is_some());
+    let model = model.filter(|_| disk.part("gh-state").is_none()).unwrap_or(disk);
+    let parts = partitions(site, model, args)?;
     let nic = choose::nic(&site.network.nic, facts)?.clone();
     check_memory(site, facts)?;
-    let place = |name: &str| {
-        let number = ADDED.iter().find(|(_, known)| *known == name).map_or(0, |(number, _)| *number);
-        Place { disk: disk.name.clone(), number }
+    let partner = pair.as_ref().and_then(|pair| partner(pair, &parts));
+    let mut actions = vec![Action::GrowTable { disk: disk.name.clone(), parts }];
+    let device = |array: Array| match pair {
+        Some(_) => array.device().to_owned(),
+        None => part_device(&disk.name, number(array)),
     };
-    let actions = vec![
-        Action::GrowTable { disk: disk.name.clone(), parts },
-        Action::MakeState { part: place("gh-state") },
-        Action::SeedState,
-        Action::MakeVms { part: place("gh-vms") },
+    let make_mirror = |array: Array| {
+        let disks = [Some(disk), pair.as_ref()?.partner];
+        let parts = disks.into_iter().flatten().map(|disk| disk.part_device(number(array))).collect();
+        Some(Action::MakeMirror { array, parts })
+    };
+    actions.extend(make_mirror(Array::State));
+    actions.extend([Action::MakeState { device: device(Array::State) }, Action::SeedState]);
+    actions.extend(make_mirror(Array::Vms));
+    actions.extend([
+        Action::MakeVms { device: device(Array::Vms) },
         Action::ImportSite,
         Action::MakeMachineId,
         Action::MakeHostKeys,
-    ];
-    Ok(Plan { disk: disk.name.clone(), nic, actions })
+    ]);
+    let alone = pair.is_some() && partner.is_none();
+    Ok(Plan { disk: disk.name.clone(), nic, partner, alone, actions })
+}
+
+/// The number of a mirror's partitions.
+fn number(array: Array) -> u32 {
+    ADDED.iter().find(|(_, name)| *name == array.part()).map_or(0, |(number, _)| *number)
+}
+
+/// What is done to the other disk: it gets the partitions that it lacks, as large as those of the first one, and halves
+/// that are behind are filled again. None where all of that has come to its end.
+fn partner(pair: &Pair<'_>, parts: &[Wanted]) -> Option<Partner> {
+    let disk = pair.partner?;
+    let own = |part: &Wanted| Wanted {
+        bytes: disk.part(&part.name).map_or(part.bytes, |there| there.bytes),
+        ..part.clone()
+    };
+    let grow = Action::GrowTable { disk: disk.name.clone(), parts: parts.iter().map(own).collect() };
+    let behind = |array: Array| {
+        let halves = mirror::halves(pair, array);
+        let lacks = |disk: &&DiskFact| disk.part(array.part()).is_none() && !halves.run.is_empty();
+        let new = || Some([pair.booted, disk].into_iter().find(lacks)?.part_device(number(array)));
+        let part = halves.join.clone().or_else(new)?;
+        Some(Action::JoinMirror { array, part })
+    };
+    let after = Array::ALL.into_iter().filter_map(behind).collect();
+    let (name, from) = (disk.name.clone(), pair.booted.name.clone());
+    let finish = pair.unfinished.then(|| Action::FinishDisk { disk: name.clone(), from });
+    Some(Partner { disk: name, before: finish.into_iter().chain([grow]).collect(), after })
+}
+
+/// A site that wants a mirror is not put on one disk.
+fn check_mirror(site: &Site, disk: &DiskFact) -> Result<(), Refusal> {
+    let is_half = disk.claim.as_ref().is_some_and(|claim| claim.pair.is_some());
+    if is_half || !site.disk.mirror {
+        return Ok(());
+    }
+    let what =
+        format!("site.toml wants a mirror of two disks, and this start would put the site on one: {disk}");
+    Err(Refusal::new(
+        what,
+        "start the installer, which is an entry of the medium's menu; or remove mirror from [[disk]] in site.toml",
+    ))
 }
 
 /// The disk that the system was booted from.
@@ -154,14 +244,15 @@ fn room(site: &Site, disk: &DiskFact, args: &KernelArgs) -> Result<Vec<Wanted>, 
     };
     let slot_b = (slot("root")?, slot("depot")?);
     let end = disk.partitions.iter().map(|part| part.start + part.bytes).max().unwrap_or(MIB);
-    let sizes = share_out(site, disk, end.next_multiple_of(MIB), slot_b)?;
+    let mirrored = disk.claim.as_ref().is_some_and(|claim| claim.pair.is_some());
+    let sizes = share_out(site, disk, end.next_multiple_of(MIB), slot_b, mirrored)?;
     let parts = ADDED.iter().zip(sizes);
     Ok(parts
         .map(|((number, name), bytes)| Wanted { number: *number, name: (*name).to_owned(), bytes })
         .collect())
 }
 
-/// The sizes of the partitions of [`ADDED`] on a disk that is free from a byte on.
+/// The sizes of the partitions of [`ADDED`] on a disk that is free from a byte on; a mirror leaves some of it free.
 ///
 /// # Errors
 /// They do not fit: how much is needed for what.
@@ -170,10 +261,11 @@ pub fn share_out(
     disk: &DiskFact,
     begin: u64,
     (root, depot): (u64, u64),
+    mirrored: bool,
 ) -> Result<[u64; 4], Refusal> {
     // The backup table: 128 entries of 128 bytes and its header.
     let backup = (128 * 128) + disk.sector_size;
-    let limit = disk.bytes.saturating_sub(backup) / MIB * MIB;
+    let limit = mirror::usable(disk.bytes, mirrored).saturating_sub(backup) / MIB * MIB;
     let vms = stores(site);
     let needs = begin + root + depot + LEAST_STATE + vms;
     let Some(spare) = limit.checked_sub(needs) else {

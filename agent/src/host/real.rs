@@ -11,9 +11,11 @@ use gatehouse_disk::{NewPart, PartKind, Room, Synced, grown, read_table, write_t
 use gatehouse_model::{Doing as _, Fault};
 use nix::mount::MsFlags;
 
-use super::action::{Action, Place, Wanted};
+use super::action::{Action, Wanted};
+use super::facts::DiskFact;
 use super::files::write_whole;
 use super::import::{self, SiteFiles};
+use super::mirror::{finish, mdadm};
 use super::run::Host;
 use super::{mounts, random, signature, sys, tree};
 use crate::tool;
@@ -32,12 +34,14 @@ pub struct RealHost {
     root: PathBuf,
     site: Option<SiteFiles>,
     sector_size: u64,
+    pair: Option<String>,
 }
 
 impl RealHost {
-    /// A machine whose root is mounted here; the site directory is what would be imported.
-    pub fn new(root: &Path, site: Option<SiteFiles>, sector_size: u64) -> Self {
-        Self { root: root.to_owned(), site, sector_size }
+    /// A machine whose root is mounted here, booted from a disk; the site directory is what would be imported.
+    pub fn new(root: &Path, site: Option<SiteFiles>, disk: &DiskFact) -> Self {
+        let pair = disk.claim.as_ref().and_then(|claim| claim.pair.clone());
+        Self { root: root.to_owned(), site, sector_size: disk.sector_size, pair }
     }
 
     /// What the agent keeps: `/var/lib/gatehouse` of the running system.
@@ -50,7 +54,7 @@ impl RealHost {
     }
 
     fn has_parts(&self, disk: &str, parts: &[Wanted]) -> Result<bool, Fault> {
-        let path = device(disk);
+        let path = dev(disk);
         let mut file = File::open(&path).doing(|| format!("opening {}", path.display()))?;
         let Some(table) = read_table(&mut file, self.sector_size)? else { return Ok(false) };
         let there = |part: &Wanted| {
@@ -61,7 +65,7 @@ impl RealHost {
     }
 
     fn grow(&self, disk: &str, parts: &[Wanted]) -> Result<(), Fault> {
-        let path = device(disk);
+        let path = dev(disk);
         let doing = || format!("opening {}", path.display());
         let mut file = OpenOptions::new().read(true).write(true).open(&path).doing(doing)?;
         let bytes = file.seek(SeekFrom::End(0)).doing(doing)?;
@@ -71,7 +75,8 @@ impl RealHost {
             parts.iter().filter(|part| table.parts.iter().all(|found| found.number != part.number)).collect();
         let mut wanted = Vec::new();
         for (at, part) in (1..).zip(&missing) {
-            let room = if at == missing.len() {
+            // A mirror's halves are equal, and leave something free.
+            let room = if at == missing.len() && self.pair.is_none() {
                 Room::Rest
             } else {
                 Room::Exactly(gatehouse_model::Size::bytes(part.bytes))
@@ -100,8 +105,8 @@ impl RealHost {
         Ok(())
     }
 
-    fn make_state(&self, part: &Place) -> Result<(), Fault> {
-        let path = device(&part.device());
+    fn make_state(&self, device: &str) -> Result<(), Fault> {
+        let path = dev(device);
         let name = path.display().to_string();
         self.run("/usr/sbin/mkfs.ext4", &["-q", "-F", "-m", "1", "-L", "gh-state", &name])?;
         let file = OpenOptions::new().write(true).open(&path).doing(|| format!("opening {name}"))?;
@@ -128,15 +133,18 @@ impl Host<Action> for RealHost {
     fn holds(&mut self, action: &Action) -> Result<bool, Fault> {
         match action {
             Action::GrowTable { disk, parts } => self.has_parts(disk, parts),
-            Action::MakeState { part } => {
-                let made = state_is_made(part)?;
+            Action::FinishDisk { disk, .. } => finish::is_done(disk, self.sector_size),
+            Action::MakeMirror { array, .. } => Ok(mdadm::runs(*array)),
+            Action::JoinMirror { array, part } => Ok(mdadm::has(*array, part)),
+            Action::MakeState { device } => {
+                let made = state_is_made(device)?;
                 if made {
-                    mount_state(&self.root, part)?;
+                    mount_state(&self.root, device)?;
                 }
                 Ok(made)
             }
             Action::SeedState => Ok(self.kept().is_dir()),
-            Action::MakeVms { part } => holds(&device(&part.device()), signature::XFS),
+            Action::MakeVms { device } => holds(&dev(device), signature::XFS),
             Action::ImportSite => Ok(self.kept().join("site/site.toml").is_file()),
             Action::MakeMachineId => Ok(machine_id(&self.root).is_some()),
             Action::MakeHostKeys => Ok(self.kept().join("host/ssh").is_dir()),
@@ -146,10 +154,16 @@ impl Host<Action> for RealHost {
     fn apply(&mut self, action: &Action) -> Result<(), Fault> {
         match action {
             Action::GrowTable { disk, parts } => self.grow(disk, parts),
-            Action::MakeState { part } => self.make_state(part),
+            Action::FinishDisk { disk, from } => finish::finish(disk, from, self.sector_size),
+            Action::MakeMirror { array, parts } => {
+                let pair = self.pair.as_deref().ok_or_else(|| Fault::new("the disk is of no mirror"))?;
+                mdadm::make(&self.root, *array, pair, parts)
+            }
+            Action::JoinMirror { array, part } => mdadm::join(&self.root, *array, part),
+            Action::MakeState { device } => self.make_state(device),
             Action::SeedState => seed(&self.root),
-            Action::MakeVms { part } => {
-                let name = format!("/dev/{}", part.device());
+            Action::MakeVms { device } => {
+                let name = format!("/dev/{device}");
                 self.run("/usr/sbin/mkfs.xfs", &["-q", "-f", "-m", "reflink=1", "-L", "gh-vms", &name])?;
                 File::open(&name).and_then(|file| file.sync_all()).doing(|| format!("writing {name}"))
             }
@@ -170,8 +184,8 @@ impl Host<Action> for RealHost {
 ///
 /// # Errors
 /// It was, and its filesystem cannot be recognised any more.
-pub fn state_is_made(part: &Place) -> Result<bool, Fault> {
-    let path = device(&part.device());
+pub fn state_is_made(device: &str) -> Result<bool, Fault> {
+    let path = dev(device);
     if !path.exists() {
         return Ok(false);
     }
@@ -192,8 +206,8 @@ pub fn state_is_made(part: &Place) -> Result<bool, Fault> {
 ///
 /// # Errors
 /// The kernel's own words.
-pub fn mount_state(root: &Path, part: &Place) -> Result<(), Fault> {
-    let source = format!("/dev/{}", part.device());
+pub fn mount_state(root: &Path, device: &str) -> Result<(), Fault> {
+    let source = format!("/dev/{device}");
     mounts::mount_once("ext4", &source, &root.join("state"), MsFlags::MS_NOATIME, "errors=remount-ro")
 }
 
@@ -236,7 +250,7 @@ fn seed(root: &Path) -> Result<(), Fault> {
     File::open(root.join("state")).and_then(|dir| dir.sync_all()).doing(|| "syncing state")
 }
 
-fn device(name: &str) -> PathBuf {
+fn dev(name: &str) -> PathBuf {
     Path::new("/dev").join(name)
 }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use gatehouse_model::Fault;
 use proptest::prelude::*;
 
-use super::action::{Action, Place, Wanted};
+use super::action::{Action, Wanted};
 use super::facts::LinkFact;
 use super::journal::{Entry, Journal, Phase, parse};
+use super::mirror::Array;
 use super::plan::Plan;
 use super::run::{Act as _, Host, Outcome, Report, run};
 
@@ -89,7 +90,10 @@ fn boot(plan: &Plan, disks: &mut Disks, power: u32) -> Result<Report, Fault> {
 }
 
 fn plan() -> Plan {
-    let place = |number| Place { disk: "vda".into(), number };
+    let mirror = |array: Array| {
+        let parts = ["vda", "vdb"].map(|disk| format!("{disk} {}", array.part()));
+        Action::MakeMirror { array, parts: parts.to_vec() }
+    };
     let wanted = Wanted { number: 6, name: "gh-root-b".into(), bytes: 1 << 30 };
     Plan {
         disk: "vda".into(),
@@ -101,11 +105,15 @@ fn plan() -> Plan {
             speed: None,
             path: None,
         },
+        partner: None,
+        alone: false,
         actions: vec![
             Action::GrowTable { disk: "vda".into(), parts: vec![wanted] },
-            Action::MakeState { part: place(8) },
+            mirror(Array::State),
+            Action::MakeState { device: "md8".into() },
             Action::SeedState,
-            Action::MakeVms { part: place(9) },
+            mirror(Array::Vms),
+            Action::MakeVms { device: "md9".into() },
             Action::ImportSite,
             Action::MakeMachineId,
             Action::MakeHostKeys,
@@ -131,7 +139,7 @@ fn what_was_finished_and_is_lost_is_not_made_again() {
     let fault = boot(&plan, &mut disks, u32::MAX).unwrap_err();
     assert_eq!(
         fault.to_string(),
-        "making xfs on vda9 for the stores: it was done on this machine before, and its result cannot be seen any more"
+        "making xfs on md9 for the stores: it was done on this machine before, and its result cannot be seen any more"
     );
     assert_eq!(disks.applied["make-vms"], 1);
 }

@@ -2,7 +2,7 @@
 //! disk and partition. Changes nothing.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use gatehouse_disk::{Health, Part, guid_text, read_table};
@@ -11,6 +11,7 @@ use gatehouse_model::Mac;
 use super::args::KernelArgs;
 use super::claim::{BLOCK, CLAIM_AT, Claim};
 use super::facts::{DiskFact, Dmi, Facts, Firmware, LinkFact, PartFact};
+use super::md::{MEMBER_AT, MEMBER_BYTES, Member};
 use super::signature;
 
 /// Block devices that are no disks of the machine.
@@ -105,7 +106,7 @@ fn disk(root: &Path, name: &str) -> Option<DiskFact> {
 }
 
 /// Reads the table and looks for signatures on the disk and on every partition.
-fn probe(root: &Path, fact: &mut DiskFact) -> Result<(), gatehouse_model::Fault> {
+pub(super) fn probe(root: &Path, fact: &mut DiskFact) -> Result<(), gatehouse_model::Fault> {
     let mut device = File::open(root.join("dev").join(&fact.name))?;
     fact.holds = signature::find(&mut device, fact.bytes)?;
     fact.claim = claim(&mut device)?;
@@ -113,19 +114,31 @@ fn probe(root: &Path, fact: &mut DiskFact) -> Result<(), gatehouse_model::Fault>
     (fact.id, fact.primary_lost) = (Some(guid_text(&table.disk_guid)), table.health == Health::PrimaryLost);
     for part in &table.parts {
         let bytes = part.bytes(fact.sector_size);
-        let holds = signature::find(&mut part.window(&mut device, fact.sector_size), bytes)?;
-        fact.partitions.push(part_fact(part, fact.sector_size, holds));
+        let mut window = part.window(&mut device, fact.sector_size);
+        let holds = signature::find(&mut window, bytes)?;
+        let member = member(&mut window)?;
+        fact.partitions.push(part_fact(part, fact.sector_size, holds, member));
     }
     fact.partitions.sort_by_key(|part| part.number);
     Ok(())
 }
 
 /// The claim on a disk; one that is too small has none.
-fn claim(device: &mut File) -> Result<Option<Claim>, gatehouse_model::Fault> {
+fn claim(device: &mut File) -> io::Result<Option<Claim>> {
+    Ok(Claim::from_block(&block(device, CLAIM_AT, BLOCK)?))
+}
+
+/// What a partition says of its RAID.
+fn member(part: &mut (impl Read + Seek)) -> io::Result<Option<Member>> {
+    Ok(Member::from_block(&block(part, MEMBER_AT, MEMBER_BYTES)?))
+}
+
+/// Bytes from somewhere on; fewer where it ends before.
+fn block(device: &mut (impl Read + Seek), at: u64, bytes: usize) -> io::Result<Vec<u8>> {
     let mut block = Vec::new();
-    device.seek(SeekFrom::Start(CLAIM_AT))?;
-    device.take(BLOCK as u64).read_to_end(&mut block)?;
-    Ok(Claim::from_block(&block))
+    device.seek(SeekFrom::Start(at))?;
+    device.take(bytes as u64).read_to_end(&mut block)?;
+    Ok(block)
 }
 
 /// What the kernel has built on a disk and its partitions, by its own names.
@@ -167,7 +180,7 @@ fn dmi(root: &Path) -> Dmi {
     Dmi { serial: word("product_serial"), product: word("product_name"), vendor: word("sys_vendor") }
 }
 
-fn part_fact(part: &Part, sector_size: u64, holds: Vec<String>) -> PartFact {
+fn part_fact(part: &Part, sector_size: u64, holds: Vec<String>, member: Option<Member>) -> PartFact {
     PartFact {
         number: part.number,
         name: part.name.clone(),
@@ -175,6 +188,7 @@ fn part_fact(part: &Part, sector_size: u64, holds: Vec<String>) -> PartFact {
         start: part.start(sector_size),
         bytes: part.bytes(sector_size),
         holds,
+        member,
     }
 }
 

@@ -1,4 +1,5 @@
-//! What an emulated machine has its bytes on: a disk with the image, or a stick with it beside an empty disk.
+//! What an emulated machine has its bytes on: a disk with the image, or a stick with it beside an empty disk, or two of them
+//! for a mirror.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -18,20 +19,36 @@ use crate::tool;
 pub struct Drives {
     /// The file with the image.
     pub image: PathBuf,
-    /// An empty disk, where the image is on a stick.
-    blank: Option<PathBuf>,
+    /// Empty disks, where the image is on a stick, and what each is called.
+    blanks: Vec<Blank>,
     decoys: Vec<PathBuf>,
 }
 
+/// An empty disk.
+#[derive(Clone, Debug)]
+struct Blank {
+    file: PathBuf,
+    id: &'static str,
+    serial: &'static str,
+    pulled: bool,
+}
+
 impl Drives {
-    /// Those of a trial in this directory.
-    pub fn of(dir: &Path, args: &Try) -> Self {
-        let disk = dir.join("disk.img");
-        let (image, blank) = match args.medium {
-            Medium::Disk => (disk, None),
-            Medium::Stick => (dir.join("stick.img"), Some(disk)),
+    /// Those of a trial of a site in this directory.
+    pub fn of(dir: &Path, args: &Try, site: &Site) -> Self {
+        let decoys = args.decoy.clone();
+        if args.medium == Medium::Disk {
+            return Self { image: dir.join("disk.img"), blanks: Vec::new(), decoys };
+        }
+        let all = [("disk", "TRIAL"), ("disk2", "TRIAL2")];
+        let blank = |(number, (id, serial)): (u32, (&'static str, &'static str))| Blank {
+            file: dir.join(format!("{id}.img")),
+            id,
+            serial,
+            pulled: args.pull == Some(number),
         };
-        Self { image, blank, decoys: args.decoy.clone() }
+        let blanks = (1..).zip(all).take(if site.disk.mirror { 2 } else { 1 }).map(blank).collect();
+        Self { image: dir.join("stick.img"), blanks, decoys }
     }
 
     /// Copies the image, puts the trial's site directory into it, and gives the machine the room that it needs: behind
@@ -50,11 +67,13 @@ impl Drives {
             .doing(|| format!("opening {to}"))?;
         let image = file.metadata().doing(|| format!("reading {to}"))?.len();
         let room = Hardware::of(site, image).disk;
-        match &self.blank {
-            None => file.set_len(room).doing(|| format!("making {to} larger"))?,
-            Some(blank) => File::create(blank)
+        if self.blanks.is_empty() {
+            file.set_len(room).doing(|| format!("making {to} larger"))?;
+        }
+        for Blank { file, .. } in &self.blanks {
+            File::create(file)
                 .and_then(|blank| blank.set_len(room))
-                .doing(|| format!("making {}", blank.display()))?,
+                .doing(|| format!("making {}", file.display()))?;
         }
         let mut window = window(&mut file, layout::SITE)?;
         replace_fat(&mut window, site.epoch, site_part::fat_files(files))
@@ -79,19 +98,20 @@ impl Drives {
             let id = format!("decoy{number}");
             drive(&id, path, format!("virtio-blk-pci,drive={id},serial=DECOY{number}"));
         }
-        let disk = |boot: u32| format!("virtio-blk-pci,drive=disk,serial=TRIAL,bootindex={boot}");
-        match &self.blank {
-            None => {
-                drive("disk", &self.image, disk(1));
-                words.push("-no-reboot".to_owned());
-            }
-            Some(blank) => {
-                drive("disk", blank, disk(2));
-                let stick = "usb-storage,bus=usb.0,drive=stick,removable=on,serial=STICK,bootindex=1";
-                drive("stick", &self.image, stick.to_owned());
-                words.splice(0..0, ["-device".to_owned(), "qemu-xhci,id=usb".to_owned()]);
-            }
+        let disk = |id: &str, serial: &str, boot: usize| {
+            format!("virtio-blk-pci,drive={id},serial={serial},bootindex={boot}")
+        };
+        if self.blanks.is_empty() {
+            drive("disk", &self.image, disk("disk", "TRIAL", 1));
+            words.push("-no-reboot".to_owned());
+            return words;
         }
+        for (boot, blank) in (2..).zip(&self.blanks).filter(|(_, blank)| !blank.pulled) {
+            drive(blank.id, &blank.file, disk(blank.id, blank.serial, boot));
+        }
+        let stick = "usb-storage,bus=usb.0,drive=stick,removable=on,serial=STICK,bootindex=1";
+        drive("stick", &self.image, stick.to_owned());
+        words.splice(0..0, ["-device".to_owned(), "qemu-xhci,id=usb".to_owned()]);
         words
     }
 }

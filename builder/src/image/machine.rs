@@ -83,7 +83,7 @@ pub fn try_image(
     }
     let tried = SiteDir::open(site)?;
     let described = tried.site()?;
-    let drives = Drives::of(dir, args);
+    let drives = Drives::of(dir, args, &described);
     if !drives.image.exists() {
         let out = match &source.given {
             Given::Directory(prepared) => {

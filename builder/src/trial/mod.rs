@@ -206,6 +206,12 @@ fn trial_site(
         file.access.from.push(source.site.network.subnet.to_string());
     }
     file.install.to = Some(to_install);
+    if to_install == InstallTo::SelfDisk && file.disk.iter().any(|disk| disk.mirror == Some(true)) {
+        term::say("this trial has no second disk for the site's mirror; with --medium stick it has one");
+        for disk in &mut file.disk {
+            (disk.mirror, disk.count) = (None, None);
+        }
+    }
     file.host.vmm = Some(vmm);
     fs::write(to.join("site.toml"), file.to_text()).doing(|| "writing the trial's site.toml")?;
     Ok(to)

@@ -2,14 +2,15 @@
 
 use toml::de::DeTable;
 
+use super::check_disks::disks;
 use super::check_grid::grid;
 use super::check_match::matches;
 use super::check_nodes::{inside, node_name, nodes, whole_mib};
 use super::check_report::report;
 use super::read::{At, Reader, Section};
 use super::{
-    ACK_PORT, Access, DiskRole, DiskRule, DiskSort, Erase, Host, Install, InstallTo, NOTIFY_PORT, Network,
-    NicRule, Packages, Server, Site, Subnet, VmmKind, values,
+    ACK_PORT, Access, Host, Install, InstallTo, NOTIFY_PORT, Network, NicRule, Packages, Server, Site,
+    Subnet, VmmKind, values,
 };
 use crate::{Mac, NodeName, Problem, Size};
 
@@ -31,10 +32,6 @@ pub(super) const TOP: &[&str] = &[
 ];
 pub(super) const SITE: &[&str] = &["name", "domain", "epoch"];
 pub(super) const INSTALL: &[&str] = &["to"];
-pub(super) const DISK: &[&str] = &[
-    "role", "serial", "model", "vendor", "path", "wwn", "bus", "ssd", "min-size", "max-size", "sort",
-    "count", "erase",
-];
 pub(super) const NETWORK: &[&str] =
     &["subnet", "host", "gateway", "resolvers", "time-servers", "nic", "vlan"];
 pub(super) const NIC: &[&str] = &["mac", "driver", "path", "link"];
@@ -43,16 +40,6 @@ pub(super) const ACCESS: &[&str] = &["keys", "from"];
 pub(super) const PACKAGES: &[&str] =
     &["suite", "components", "mirror", "host", "firmware", "extra", "layers"];
 pub(super) const SERVER: &[&str] = &["notify-port", "ack-port"];
-
-const BUSES: &[(&str, &str)] = &[
-    ("nvme", "nvme"),
-    ("sata", "sata"),
-    ("scsi", "scsi"),
-    ("usb", "usb"),
-    ("virtio", "virtio"),
-    ("xen", "xen"),
-    ("mmc", "mmc"),
-];
 
 /// Network and storage firmware and microcode that common servers ask for at boot.
 const FIRMWARE: &[&str] = &[
@@ -136,7 +123,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
     let (name, domain, epoch) = names(r, top);
     let matches = matches(r, top);
     let install = install(r, top);
-    let disks = disks(r, top);
+    let disk = disks(r, top, install.to);
     let network = network(r, top);
     let host = host(r, top);
     let nodes = nodes(r, top, name.as_ref().map(|at| &at.value), network.as_ref());
@@ -153,7 +140,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
         epoch: epoch?.value,
         matches,
         install,
-        disks,
+        disk: disk?,
         network: network?,
         host,
         nodes,
@@ -189,76 +176,6 @@ fn install(r: &mut Reader, top: &Section<'_>) -> Install {
     section.only(r, INSTALL);
     let words = [("self", InstallTo::SelfDisk), ("rule", InstallTo::Rule)];
     Install { to: section.word(r, "to", &words).map(|at| at.value) }
-}
-
-fn disks(r: &mut Reader, top: &Section<'_>) -> Vec<DiskRule> {
-    let sections = top.sections(r, "disk");
-    if !top.has("disk") {
-        r.missing(1, "disk: not given; write [[disk]], with min-size = \"8GiB\" if any disk will do");
-        return Vec::new();
-    }
-    let mut given: Vec<At<DiskRole>> = Vec::new();
-    let mut rules = Vec::new();
-    for section in &sections {
-        section.only(r, DISK);
-        let words = [("system", DiskRole::System), ("vms", DiskRole::Vms)];
-        let role = section.word(r, "role", &words);
-        rules.push(disk(r, section, role.as_ref().map(|at| at.value)));
-        if let Some(role) = role {
-            if let Some(first) = given.iter().find(|other| other.value == role.value) {
-                let what = format!("disk.role: the same role as on line {}; write the other one", first.line);
-                r.problem(role.line, what);
-            }
-            given.push(role);
-        } else if sections.len() > 1 && !section.has("role") {
-            r.problem(
-                section.line,
-                "disk.role: not given, and there are several [[disk]]; write \"system\" or \"vms\"",
-            );
-        }
-    }
-    if let [only] = given.as_slice()
-        && sections.len() == 1
-    {
-        let other = if only.value == DiskRole::System { "vms" } else { "system" };
-        let what =
-            format!("disk.role: no [[disk]] for the other role; add one with {other:?}, or remove role");
-        r.problem(only.line, what);
-    }
-    rules
-}
-
-/// The rule that a section has for a disk.
-pub(super) fn disk(r: &mut Reader, section: &Section<'_>, role: Option<DiskRole>) -> DiskRule {
-    let min_size = section.parsed::<Size>(r, "min-size").map(|at| at.value);
-    let max = section.parsed::<Size>(r, "max-size");
-    if let (Some(min), Some(max)) = (min_size, &max)
-        && min > max.value
-    {
-        let what =
-            format!("{}: {} is less than min-size, {min}; write more", section.path("max-size"), max.value);
-        r.problem(max.line, what);
-    }
-    let mut glob = |key| section.read(r, key, values::glob).map(|at| at.value);
-    let (serial, model, vendor) = (glob("serial"), glob("model"), glob("vendor"));
-    let (path, wwn) = (glob("path"), glob("wwn"));
-    let sorts = [("smallest", DiskSort::Smallest), ("largest", DiskSort::Largest)];
-    let erases = [("if-blank", Erase::IfBlank), ("always", Erase::Always)];
-    DiskRule {
-        roles: role.map_or_else(|| vec![DiskRole::System, DiskRole::Vms], |role| vec![role]),
-        serial,
-        model,
-        vendor,
-        path,
-        wwn,
-        bus: section.word(r, "bus", BUSES).map(|at| at.value.to_owned()),
-        ssd: section.flag(r, "ssd"),
-        min_size,
-        max_size: max.map(|at| at.value),
-        sort: section.word(r, "sort", &sorts).map(|at| at.value),
-        count: section.number(r, "count", 1, 64).unwrap_or(1),
-        erase: section.word(r, "erase", &erases).map_or(Erase::IfBlank, |at| at.value),
-    }
 }
 
 fn network(r: &mut Reader, top: &Section<'_>) -> Option<Network> {

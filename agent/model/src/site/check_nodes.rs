@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 
-use super::check::disk as disk_rule;
+use super::check_disks::disk as disk_rule;
 use super::read::{At, Reader, Section};
-use super::{DiskRole, DiskRule, Network, Node, Subnet, values};
+use super::{DiskRule, Network, Node, Subnet, values};
 use crate::{Mac, NodeName, Size};
 
 pub(super) const NODE: &[&str] =
@@ -190,5 +190,5 @@ fn machine(r: &mut Reader, node: &Section<'_>) -> (Option<At<Mac>>, Option<DiskR
     section.only(r, MACHINE);
     let mac = mac(r, &section, "that of the interface that it starts from the network with");
     let mac = section.require(r, "mac", mac, "\"00:16:3e:12:34:56\"");
-    (mac, Some(disk_rule(r, &section, Some(DiskRole::System))))
+    (mac, Some(disk_rule(r, &section)))
 }

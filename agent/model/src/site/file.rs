@@ -20,8 +20,8 @@ pub struct SiteFile {
     /// Where the system is installed to.
     #[serde(default, skip_serializing_if = "is_default")]
     pub install: InstallSection,
-    /// Which disks are used: one rule for everything, or one with `role = "system"` and one with `role = "vms"`.
-    #[schemars(length(min = 1, max = 2))]
+    /// Which disk is used, or which two for a mirror.
+    #[schemars(length(min = 1, max = 1))]
     pub disk: Vec<DiskSection>,
     /// The site's one network segment.
     pub network: NetworkSection,
@@ -91,7 +91,7 @@ pub struct InstallSection {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DiskSection {
-    /// What the disk is for; both where it is not given.
+    /// What the disk is for; it is for everything, and what is written here is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<DiskRole>,
     /// Serial number.
@@ -124,10 +124,14 @@ pub struct DiskSection {
     /// Which of several matches is taken first; where it is not given, several matches are a refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sort: Option<DiskSort>,
-    /// How many disks are used; 1 where it is not given.
+    /// How many disks are used; 1 where it is not given, and 2 for a mirror.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub count: Option<u32>,
+    /// True: the system is installed to both of two disks of about the same size, and starts from either of them; what is
+    /// kept is mirrored by md.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<bool>,
     /// Whether a disk with something on it may be erased; `if-blank` where it is not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erase: Option<Erase>,

@@ -2,6 +2,7 @@
 
 mod boot;
 mod check;
+mod check_disks;
 mod check_grid;
 mod check_match;
 mod check_nodes;
@@ -36,8 +37,8 @@ pub struct Site {
     pub matches: Match,
     /// `[install]`.
     pub install: Install,
-    /// `[[disk]]`: one rule for both roles, or one for each.
-    pub disks: Vec<DiskRule>,
+    /// `[[disk]]`.
+    pub disk: DiskRule,
     /// `[network]`.
     pub network: Network,
     /// `[host]`.
@@ -83,7 +84,7 @@ pub struct Install {
     pub to: Option<InstallTo>,
 }
 
-/// What a disk is for.
+/// What a disk is for. A word of the format; no version has known how to put the stores on a disk of their own.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
@@ -110,8 +111,6 @@ pub enum Erase {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DiskRule {
-    /// The roles it plays; both where `role` is not given.
-    pub roles: Vec<DiskRole>,
     /// Serial number.
     pub serial: Option<String>,
     /// Model.
@@ -132,8 +131,11 @@ pub struct DiskRule {
     pub max_size: Option<Size>,
     /// Which of several matches is taken first: `smallest` or `largest`; none: several are a refusal.
     pub sort: Option<DiskSort>,
-    /// How many disks match and are used; 1.
+    /// How many disks match and are used; 1, and 2 for a mirror.
     pub count: u32,
+    /// Whether the system is installed to both of two disks, and starts from either.
+    #[serde(default)]
+    pub mirror: bool,
     /// Whether it may be erased.
     pub erase: Erase,
 }

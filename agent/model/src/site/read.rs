@@ -105,6 +105,11 @@ impl<'t> Section<'t> {
         Some(At { line: r.line(name.span().start), value: value.get_ref() })
     }
 
+    /// The line of a key; the section's own where it is not given.
+    pub(super) fn line_of(&self, r: &Reader, key: &str) -> usize {
+        self.value(r, key).map_or(self.line, |at| at.line)
+    }
+
     /// Says which keys are not among those known.
     pub(super) fn only(&self, r: &mut Reader, known: &[&str]) {
         for name in self.table.into_iter().flat_map(|table| table.keys()) {

@@ -12,7 +12,7 @@ pub fn json_schema() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{check, check_grid, check_match, check_nodes, check_report};
+    use super::super::{check, check_disks, check_grid, check_match, check_nodes, check_report};
     use super::json_schema;
 
     #[test]
@@ -22,7 +22,7 @@ mod tests {
             ("", check::TOP),
             ("SiteSection", check::SITE),
             ("InstallSection", check::INSTALL),
-            ("DiskSection", check::DISK),
+            ("DiskSection", check_disks::DISK),
             ("NetworkSection", check::NETWORK),
             ("NicSection", check::NIC),
             ("HostSection", check::HOST),

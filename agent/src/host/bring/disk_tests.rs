@@ -15,7 +15,7 @@ use crate::host::facts::{DiskFact, PartFact};
 use crate::host::import::SiteFiles;
 use crate::host::journal::LateJournal;
 use crate::host::run::run;
-use crate::host::target::{Standing, Target};
+use crate::host::target::{Standing, Target, Targets};
 use crate::node::download::Source;
 
 const MIB: u64 = 1 << 20;
@@ -101,7 +101,9 @@ fn install(disk: &DiskFact, standing: Standing, breaks: Option<usize>, steps: us
     let (medium, contents) = medium(breaks);
     let site = Site::parse(SITE).unwrap();
     let target = Target { disk: disk.name.clone(), standing };
-    let mut plan = plan::plan(&site, disk, &target, &contents, Digest::of(&medium.list)).unwrap();
+    let targets = Targets { disks: vec![target.clone()], mirror: false, pair: None };
+    let claim = plan::claim(site.name.as_str(), &targets, Digest::of(&medium.list), "");
+    let mut plan = plan::plan(&site, disk, &target, &claim, &contents).unwrap();
     let whole = steps >= plan.steps.len();
     plan.steps.truncate(steps);
     let was = match &target.standing {
@@ -230,3 +232,6 @@ proptest! {
         prop_assert_eq!(keeps, again);
     }
 }
+
+#[path = "pair_tests.rs"]
+mod pair;

@@ -21,7 +21,7 @@ const BOOT_LIMITS: FatLimits =
     FatLimits { entries: 1000, file_bytes: 512 << 20, total_bytes: 1 << 30, depth: 16 };
 
 /// What both FATs are to hold, but for the medium's own files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fats<'a> {
     list: &'a [u8],
     site: &'a SiteFiles,

@@ -20,19 +20,24 @@ pub fn is_uefi() -> bool {
     Path::new("/sys/firmware/efi").is_dir()
 }
 
-/// Puts a partition's loader first. Entries of earlier installs go: their disk may be the same.
+/// Puts the loaders of some disks' partitions first, in this order. Entries of earlier installs go: their disk may be the
+/// same.
 ///
 /// # Errors
 /// efibootmgr's own words. The machine starts from the disk all the same, if nothing else comes before it.
-pub fn start_first(disk: &str, esp: u32) -> Result<(), Fault> {
+pub fn start_first(loaders: &[(String, u32)]) -> Result<(), Fault> {
     mounts::mount_once("efivarfs", "efivarfs", Path::new(VARIABLES), MsFlags::empty(), "")?;
     for number in entries(&tool::run::<&str>("efibootmgr", &[])?) {
         tool::run("efibootmgr", &["--quiet", "--bootnum", number, "--delete-bootnum"])?;
     }
-    let (disk, part) = (format!("/dev/{disk}"), esp.to_string());
-    let words =
-        ["--quiet", "--create", "--disk", &disk, "--part", &part, "--label", LABEL, "--loader", LOADER];
-    tool::run("efibootmgr", &words).map(drop)
+    // Each new entry comes before all others.
+    for (disk, esp) in loaders.iter().rev() {
+        let (disk, part) = (format!("/dev/{disk}"), esp.to_string());
+        let words =
+            ["--quiet", "--create", "--disk", &disk, "--part", &part, "--label", LABEL, "--loader", LOADER];
+        tool::run("efibootmgr", &words)?;
+    }
+    Ok(())
 }
 
 /// The numbers of our entries in efibootmgr's list: `Boot0003* Gatehouse\tHD(2,GPT,…)`.

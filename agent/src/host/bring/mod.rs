@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use gatehouse_model::site::InstallTo;
-use gatehouse_model::{Digest, Doing as _, Fault, Refusal, Site, State};
+use gatehouse_model::{Digest, Doing as _, Event, Fault, Refusal, Site, State};
 use nix::sys::reboot::{RebootMode, reboot};
 
 use super::args::KernelArgs;
@@ -30,12 +30,12 @@ use super::facts::Facts;
 use super::import::SiteFiles;
 use super::journal::LateJournal;
 use super::report::{Account, Phase, Report as Left, kernel_log, medium as left};
-use super::run::{Act as _, Report, run};
-use super::target::target;
+use super::run::{Act as _, Host, run};
+use super::target::{Target, targets};
 use super::teller::Teller;
 use crate::control::board::now_millis;
 
-use super::{boot, choose, command, links, plan as first_boot, sites, survey};
+use super::{boot, choose, command, links, plan as first_boot, random, sites, survey};
 use disk::NewDisk;
 use fat::Fats;
 use medium::{Medium, Stick};
@@ -89,8 +89,8 @@ pub fn run_bring() -> Result<(), Fault> {
 struct Known {
     contents: Option<Digest>,
     plan: Option<String>,
-    /// The site partition of the finished disk.
-    site_part: Option<String>,
+    /// The site partitions of the finished disks.
+    site_parts: Vec<String>,
 }
 
 /// Leaves what happened on the medium, if it is one that can be written, and on the new disk, from which its first start
@@ -109,7 +109,7 @@ fn report(teller: &mut Teller, facts: &Facts, known: &Known, fault: Option<&Faul
     let report = Left::of(&account, fault);
     let medium = facts.booted_from().and_then(|disk| Some((disk, disk.part(plan::SITE)?)));
     let medium = medium.map(|(disk, part)| format!("/dev/{}", disk.part_device(part.number)));
-    for device in medium.iter().chain(&known.site_part) {
+    for device in medium.iter().chain(&known.site_parts) {
         if let Err(fault) = left::leave_on(device, &report) {
             teller.say("writing the report", State::Failed, &fault.to_string());
         }
@@ -134,45 +134,64 @@ fn install(
     }
     choose::nic(&site.network.nic, &facts)?;
     first_boot::check_memory(&site, &facts)?;
-    let target = target(&site, &facts, args)?;
-    let disk = facts.disk(&target.disk).ok_or_else(|| Fault::new(format!("{} is gone", target.disk)))?;
-    let plan = plan::plan(&site, disk, &target, &contents, digest)?;
-    let summary = format!("installing site {} to {disk}\n{target}\n{plan}", site.name);
-    teller.borrow_mut().show(&format!("gatehouse: {summary}"));
-    known.plan = Some(summary);
-    let was = was(&plan).map(str::to_owned);
-    let filesystems = Fats::new(medium.list(), &site, &files, was.as_deref());
-    let progress = Box::new(|event| teller.borrow_mut().tell(event));
-    let mut new = NewDisk::open(&plan, &*medium, &contents, filesystems, progress)?;
-    carry_out(&plan, &mut new, &facts, teller)?;
-    known.site_part = new.site_part(&plan);
+    let targets = targets(&site, &facts, args)?;
+    let pair = format!("{:032x}", u128::from_be_bytes(random::id()?));
+    let claim = plan::claim(site.name.as_str(), &targets, digest, &pair);
+    let plan = |target: &Target| {
+        let disk = facts.disk(&target.disk).ok_or_else(|| Fault::new(format!("{} is gone", target.disk)))?;
+        let plan = plan::plan(&site, disk, target, &claim, &contents)?;
+        let summary = format!("installing site {} to {disk}\n{target}\n{plan}", site.name);
+        Ok((plan, summary))
+    };
+    let (plans, summaries): (Vec<BringPlan>, Vec<String>) =
+        targets.disks.iter().map(plan).collect::<Result<Vec<_>, Fault>>()?.into_iter().unzip();
+    teller.borrow_mut().show(&format!("gatehouse: {}", summaries.join("\n")));
+    known.plan = Some(summaries.join("\n"));
+    let filesystems = Fats::new(medium.list(), &site, &files, was(&claim));
+    let mut disks = Vec::new();
+    for plan in &plans {
+        let progress = Box::new(|event| teller.borrow_mut().tell(event));
+        disks.push(NewDisk::open(plan, &*medium, &contents, filesystems.clone(), progress)?);
+    }
+    carry_out(&plans, &mut disks, &facts.boot_id, &mut |event| teller.borrow_mut().tell(event))?;
+    known.site_parts = plans.iter().zip(&disks).filter_map(|(plan, disk)| disk.site_part(plan)).collect();
     if firmware::is_uefi() {
-        set_boot_order(&plan, &mut teller.borrow_mut());
+        set_boot_order(&plans, &mut teller.borrow_mut());
     }
     Ok(())
 }
 
-/// A firmware that does not take it is no reason to stop: the disk is bootable.
-fn set_boot_order(plan: &BringPlan, teller: &mut Teller) {
+/// A firmware that does not take it is no reason to stop: the disks are bootable.
+fn set_boot_order(plans: &[BringPlan], teller: &mut Teller) {
+    let esp = |plan: &BringPlan| {
+        plan.steps.iter().find_map(|step| match step {
+            Step::MakeEsp { to } => Some((plan.disk.clone(), to.number)),
+            _ => None,
+        })
+    };
     let action = "setting the firmware's boot order";
-    let esp = plan.steps.iter().find_map(|step| match step {
-        Step::MakeEsp { to } => Some(to.number),
-        _ => None,
-    });
-    match esp.map(|esp| firmware::start_first(&plan.disk, esp)) {
-        Some(Err(fault)) => teller.say(action, State::Failed, &fault.to_string()),
-        Some(Ok(())) | None => teller.say(action, State::Succeeded, ""),
+    match firmware::start_first(&plans.iter().filter_map(esp).collect::<Vec<_>>()) {
+        Err(fault) => teller.say(action, State::Failed, &fault.to_string()),
+        Ok(()) => teller.say(action, State::Succeeded, ""),
     }
 }
 
+/// All disks are claimed before anything is copied, and all are whole before one is made bootable.
 fn carry_out(
-    plan: &BringPlan,
-    disk: &mut NewDisk<'_>,
-    facts: &Facts,
-    teller: &RefCell<Teller>,
-) -> Result<Report, Fault> {
-    let mut journal = LateJournal::new(Path::new(NO_JOURNAL), &facts.boot_id);
-    run(&plan.steps, disk, &mut journal, &mut |event| teller.borrow_mut().tell(event))
+    plans: &[BringPlan],
+    disks: &mut [impl Host<Step>],
+    boot_id: &str,
+    told: &mut dyn FnMut(Event),
+) -> Result<(), Fault> {
+    let journal = || LateJournal::new(Path::new(NO_JOURNAL), boot_id);
+    // A journal for each: what was done to one disk is not done to the other.
+    let mut journals: Vec<LateJournal> = plans.iter().map(|_| journal()).collect();
+    for part in BringPlan::PARTS {
+        for ((plan, disk), journal) in plans.iter().zip(&mut *disks).zip(&mut journals) {
+            run(part(plan), disk, journal, told)?;
+        }
+    }
+    Ok(())
 }
 
 /// The survey, once the disk that the machine was started from is there, and those that come after it.
@@ -233,12 +252,9 @@ fn by_rule(site: &Site, args: &KernelArgs) -> Result<(), Refusal> {
 }
 
 /// The id of the install that this one replaces.
-fn was(plan: &BringPlan) -> Option<&str> {
-    plan.steps.iter().find_map(|step| match step {
-        Step::Clear { claim: Claim { kind: ClaimKind::Reinstall { id, .. }, .. }, .. }
-        | Step::Withhold { claim: Claim { kind: ClaimKind::Reinstall { id, .. }, .. }, .. } => {
-            Some(id.as_str())
-        }
-        _ => None,
-    })
+fn was(claim: &Claim) -> Option<&str> {
+    match &claim.kind {
+        ClaimKind::Install => None,
+        ClaimKind::Reinstall { id, .. } => Some(id),
+    }
 }

@@ -8,7 +8,7 @@ use crate::host::claim::{Claim, ClaimKind};
 use crate::host::facts::{DiskFact, round};
 use crate::host::plan as first_boot;
 use crate::host::run::Act as _;
-use crate::host::target::{Standing, Target};
+use crate::host::target::{Standing, Target, Targets};
 
 const MIB: u64 = 1 << 20;
 /// GPT name of the boot partition.
@@ -34,6 +34,16 @@ pub struct BringPlan {
     pub steps: Vec<Step>,
 }
 
+impl BringPlan {
+    /// The parts of a plan that several disks are brought to one after the other: the claim, what is copied, and what makes
+    /// bootable.
+    pub const PARTS: [fn(&Self) -> &[Step]; 3] = [
+        |plan| plan.steps.get(..1).unwrap_or_default(),
+        |plan| plan.steps.get(1..plan.steps.len().saturating_sub(1)).unwrap_or_default(),
+        |plan| plan.steps.get(1.max(plan.steps.len().saturating_sub(1))..).unwrap_or_default(),
+    ];
+}
+
 impl std::fmt::Display for BringPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (number, step) in (1..).zip(&self.steps) {
@@ -44,7 +54,7 @@ impl std::fmt::Display for BringPlan {
     }
 }
 
-/// Makes the plan. `contents` is what the medium has and `digest` that list's own digest.
+/// Makes the plan for one disk. `contents` is what the medium has.
 ///
 /// # Errors
 /// What an old install keeps leaves too little room for this version.
@@ -52,16 +62,15 @@ pub fn plan(
     site: &Site,
     disk: &DiskFact,
     target: &Target,
+    claim: &Claim,
     contents: &Contents,
-    digest: Digest,
 ) -> Result<BringPlan, Refusal> {
-    let claim = claim(site.name.as_str(), target, digest);
-    let name = disk.name.clone();
-    let (slices, first) = if keeps(&claim) {
+    let (name, claim) = (disk.name.clone(), claim.clone());
+    let (slices, first) = if keeps(&target.standing) {
         (old(disk, contents, &claim)?, Step::Withhold { disk: name.clone(), claim })
     } else {
         let slices = fresh(&contents.partitions, disk.sector_size);
-        check_room(site, disk, &slices)?;
+        check_room(site, disk, &slices, claim.pair.is_some())?;
         (slices, Step::Clear { disk: name.clone(), claim })
     };
     let slice = |wanted: &str| {
@@ -85,27 +94,33 @@ pub fn plan(
 }
 
 /// Whether the first boot will find the room that it needs, before anything is lost.
-fn check_room(site: &Site, disk: &DiskFact, slices: &[Slice]) -> Result<(), Refusal> {
+fn check_room(site: &Site, disk: &DiskFact, slices: &[Slice], mirrored: bool) -> Result<(), Refusal> {
     let end = slices.iter().map(|slice| slice.start + slice.bytes).max().unwrap_or(MIB);
     let bytes = |name: &str| slices.iter().find(|slice| slice.name == name).map_or(0, |slice| slice.bytes);
-    first_boot::share_out(site, disk, end, (bytes(ROOT), bytes(DEPOT))).map(|_| ())
+    first_boot::share_out(site, disk, end, (bytes(ROOT), bytes(DEPOT)), mirrored).map(|_| ())
 }
 
-/// What the disk is marked with. An install that is resumed stays of the kind that it was begun as.
-fn claim(site: &str, target: &Target, contents: Digest) -> Claim {
-    let kind = match &target.standing {
-        Standing::Blank | Standing::Erase { .. } => ClaimKind::Install,
-        Standing::Resume(claim) => claim.kind.clone(),
-        Standing::Reinstall { id, lose_all, .. } => {
-            ClaimKind::Reinstall { id: id.clone(), lose_all: *lose_all }
+/// What every disk of an install is marked with; `digest` is that of the medium's list, `pair` names a mirror that is new.
+/// An install that is resumed stays of the kind that it was begun as.
+pub fn claim(site: &str, targets: &Targets, digest: Digest, pair: &str) -> Claim {
+    let kind = targets.disks.iter().find_map(|target| match &target.standing {
+        Standing::Blank | Standing::Erase { .. } => None,
+        Standing::Resume(claim) => Some(claim.kind.clone()),
+        Standing::Reinstall { id, lose_all } => {
+            Some(ClaimKind::Reinstall { id: id.clone(), lose_all: *lose_all })
         }
-    };
-    Claim { contents, site: site.to_owned(), kind }
+    });
+    let pair = targets.mirror.then(|| targets.pair.clone().unwrap_or_else(|| pair.to_owned()));
+    Claim { contents: digest, site: site.to_owned(), kind: kind.unwrap_or(ClaimKind::Install), pair }
 }
 
 /// Whether state and the nodes' disks stay.
-fn keeps(claim: &Claim) -> bool {
-    matches!(claim.kind, ClaimKind::Reinstall { lose_all: false, .. })
+fn keeps(standing: &Standing) -> bool {
+    matches!(
+        standing,
+        Standing::Reinstall { lose_all: false, .. }
+            | Standing::Resume(Claim { kind: ClaimKind::Reinstall { lose_all: false, .. }, .. })
+    )
 }
 
 /// One behind the other, from the first MiB on, as in the image; on a disk of large sectors a FAT32 must be larger.

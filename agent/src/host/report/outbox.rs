@@ -60,7 +60,7 @@ impl Outbox {
             let waits = match self.round() {
                 Ok(round) => round.waiting > 0,
                 Err(fault) => {
-                    self.board.remark(&fault.to_string());
+                    self.board.remark("report", &fault.to_string());
                     true
                 }
             };
@@ -80,7 +80,7 @@ impl Outbox {
         let _only = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.current.get();
         let Some(to) = &now.site.report else {
-            self.board.remark("");
+            self.board.remark("report", "");
             return Ok(Round::default());
         };
         let mut round = Round::default();
@@ -103,7 +103,7 @@ impl Outbox {
                 self.board.say(PHASE, &action, state, format!("{}: {}", to.url, answer.words));
             }
         }
-        self.board.remark(&self.remark(to)?);
+        self.board.remark("report", &self.remark(to)?);
         Ok(round)
     }
 

@@ -1,6 +1,7 @@
 //! Golden machines: `golden-target/NAME/{disk.toml,facts.json,cmdline}` and what is decided of them, `target.txt`.
 //! `BLESS=1` rewrites.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,9 +9,9 @@ use gatehouse_model::{ContentPart, Contents, Digest, FileRef};
 use proptest::prelude::*;
 
 use super::*;
-use crate::host::bring::plan::plan;
+use crate::host::bring::plan::{claim, plan};
 
-const SITE: &str = include_str!("../../../site-templates/minimal/site.toml");
+const SITE: &str = include_str!("../../../../site-templates/minimal/site.toml");
 const RULE: &str = "[[disk]]\nmin-size = \"8GiB\"\n";
 
 fn site(rule: &str) -> Site {
@@ -45,10 +46,14 @@ fn contents() -> Contents {
 }
 
 fn decided(site: &Site, facts: &Facts, args: &KernelArgs) -> Result<String, Refusal> {
-    let target = target(site, facts, args)?;
-    let disk = facts.disk(&target.disk).unwrap();
-    let plan = plan(site, disk, &target, &contents(), Digest::of(b"contents"))?;
-    Ok(format!("{target}\n{plan}"))
+    let targets = targets(site, facts, args)?;
+    let claim = claim(site.name.as_str(), &targets, Digest::of(b"contents"), "pair-1");
+    let mut said = String::new();
+    for target in &targets.disks {
+        let plan = plan(site, facts.disk(&target.disk).unwrap(), target, &claim, &contents())?;
+        write!(said, "{target}\n{plan}").unwrap();
+    }
+    Ok(said)
 }
 
 #[test]
@@ -82,6 +87,7 @@ fn any_disk() -> impl Strategy<Value = DiskFact> {
             } else {
                 ClaimKind::Reinstall { id: "id-1".into(), lose_all }
             },
+            pair: None,
         }),
     );
     let part = prop::sample::select(vec!["", "gh-esp", "gh-root-a", "gh-state", "gh-vms", "data"]);
@@ -126,7 +132,8 @@ proptest! {
         )).unwrap();
         let args = KernelArgs { reinstall: reinstall.map(|id| format!("id-{id}")), ..KernelArgs::default() };
         let rule = if always { "sort = \"largest\"\nerase = \"always\"" } else { "sort = \"largest\"" };
-        let Ok(chosen) = target(&site(rule), &facts, &args) else { return Ok(()) };
+        let Ok(mut chosen) = targets(&site(rule), &facts, &args) else { return Ok(()) };
+        let chosen = chosen.disks.remove(0);
         let disk = facts.disk(&chosen.disk).unwrap();
         prop_assert!(disk.name != "sda" && !disk.read_only && disk.used_by.is_empty());
         let bare = disk.holds.is_empty() && disk.partitions.is_empty();

@@ -1,18 +1,20 @@
-//! Which disk is installed to, and how it stands: what may be done with it. Pure.
+//! Which disk is installed to, or which two, and how each stands: what may be done with it. Pure.
 //!
 //! A disk with anything on it is refused. Three words overrule that, each for its own: `erase = "always"` in site.toml
 //! for what others have left, `gatehouse.reinstall=ID` for an install of Gatehouse, and the claim that an install which
 //! was cut off has left behind.
 
-use gatehouse_model::site::{DiskRole, DiskRule, Erase};
+use gatehouse_model::site::{DiskRule, Erase};
 use gatehouse_model::{Refusal, Site};
 use serde::Serialize;
 
-use super::args::KernelArgs;
-use super::choose::{self, never};
-use super::claim::{Claim, ClaimKind};
-use super::facts::{DiskFact, Facts, PartFact, list};
-use super::signature::PROTECTIVE_MBR;
+use crate::host::args::KernelArgs;
+use crate::host::choose::{self, never};
+use crate::host::claim::{Claim, ClaimKind};
+use crate::host::facts::{DiskFact, Facts, PartFact, list};
+use crate::host::signature::PROTECTIVE_MBR;
+
+mod pair;
 
 /// The partitions of an install that hold what cannot be made again.
 const KEPT: [&str; 2] = ["gh-state", "gh-vms"];
@@ -25,6 +27,18 @@ pub struct Target {
     pub disk: String,
     /// How it stands.
     pub standing: Standing,
+}
+
+/// The disks that are installed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Targets {
+    /// In the order in which they are written.
+    pub disks: Vec<Target>,
+    /// Whether they are to be halves of a mirror.
+    pub mirror: bool,
+    /// What the halves have in common, if they have been a mirror before.
+    pub pair: Option<String>,
 }
 
 /// How a disk stands.
@@ -73,28 +87,34 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// Chooses the disk.
+/// Chooses the disks: one, or those of a mirror that are not finished yet.
 ///
 /// # Errors
-/// The rule does not name just one, or it is not to be touched; every disk is listed with the reason.
-pub fn target(site: &Site, facts: &Facts, args: &KernelArgs) -> Result<Target, Refusal> {
-    let (disk, standing) = if let Some(id) = &args.reinstall {
-        reinstalled(id, facts, args)?
+/// The rule does not name as many, or one is not to be touched; every disk is listed with the reason.
+pub fn targets(site: &Site, facts: &Facts, args: &KernelArgs) -> Result<Targets, Refusal> {
+    let rule = rule(site)?;
+    let named = args.reinstall.as_deref().map(|id| reinstalled(id, facts, args)).transpose()?;
+    if rule.mirror {
+        return pair::targets(site, rule, facts, named);
+    }
+    let (disk, standing) = if let Some(named) = named {
+        named
     } else {
-        let rule = system_rule(site)?;
         let disk = choose::disks(rule, facts)?[0];
         (disk, standing(disk, rule, site)?)
     };
-    Ok(Target { disk: disk.name.clone(), standing })
+    pair::check_kept(disk, &standing, false)?;
+    let disks = vec![Target { disk: disk.name.clone(), standing }];
+    Ok(Targets { disks, mirror: false, pair: None })
 }
 
-fn system_rule(site: &Site) -> Result<&DiskRule, Refusal> {
-    let rule = site.disks.iter().find(|rule| rule.roles.contains(&DiskRole::System));
-    let rule = rule.filter(|rule| rule.count == 1);
-    rule.ok_or_else(|| {
-        let what = "the system is installed to one disk, and its [[disk]] asks for another number";
-        Refusal::new(what, "write count = 1, or remove it")
-    })
+/// The rule, which may ask for one disk or for a mirror.
+fn rule(site: &Site) -> Result<&DiskRule, Refusal> {
+    if site.disk.mirror || site.disk.count == 1 {
+        return Ok(&site.disk);
+    }
+    let what = "the system is installed to one disk, or to two that are a mirror, and its [[disk]] asks for another number";
+    Err(Refusal::new(what, "write count = 1, or mirror = true"))
 }
 
 /// The disk of an id, whatever the rule says: it was named.
@@ -136,6 +156,11 @@ fn is_kept(disk: &DiskFact) -> bool {
 
 fn keeps(claim: &Claim) -> bool {
     matches!(claim.kind, ClaimKind::Reinstall { lose_all: false, .. })
+}
+
+/// Whether an install has begun with a disk and not finished it, be it one that keeps what is there.
+pub fn begun(disk: &DiskFact, claim: &Claim) -> bool {
+    goes_on(disk, claim) || goes_on(disk, &Claim { kind: ClaimKind::Install, ..claim.clone() })
 }
 
 /// Whether a disk is as the install that has claimed it may have left it. The mark itself outlives an install, and may
@@ -195,5 +220,4 @@ fn standing(disk: &DiskFact, rule: &DiskRule, site: &Site) -> Result<Standing, R
 }
 
 #[cfg(test)]
-#[path = "target_tests.rs"]
 mod tests;
