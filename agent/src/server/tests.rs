@@ -145,6 +145,8 @@ fn nothing_of_a_node_is_shown_to_strangers_or_to_other_nodes() {
         &component,
         "/progress",
         "/ack",
+        "/orders",
+        "/orders/0",
         "/credentials/certificate",
         "/credentials/authority",
         "/credentials/secrets/munge",
