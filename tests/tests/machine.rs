@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use gatehouse_model::evaluation::{self, Evaluation};
 use gatehouse_tests::{Try, gatehouse, has, outcome, run, site};
 
 const BOOT: Duration = Duration::from_secs(2400);
@@ -46,6 +47,7 @@ fn the_image_installs_its_site_through_a_power_cut_and_keeps_it_running() {
     a_node_that_dies_comes_back_alone(&machine);
     an_agent_that_dies_leaves_the_nodes_running(&machine);
     a_push_over_ssh_reaches_its_node(&machine, &dir, temp.path());
+    every_command_of_the_grid_succeeds(&machine);
     if !is_full() {
         machine.kill();
         return;
@@ -107,6 +109,26 @@ fn the_nodes_are_as_designed(machine: &Try) {
     let others = NODES.map(|node| format!("ping -c 1 -w 20 {node} >/dev/null && echo {node}")).join("; ");
     let seen = machine.ssh("wn", &others);
     assert_eq!(seen.stdout, "ce\nse\nui\nwn\n", "{seen:?}");
+}
+
+/// What users do, from the user interface, three times each.
+fn every_command_of_the_grid_succeeds(machine: &Try) {
+    wait_until_all_run(machine);
+    let seen = machine.ssh("gateway", "gatectl evaluate --json --runs 3 --slow-runs 1");
+    assert_eq!(seen.code, 0, "{seen:?}");
+    let found: Evaluation = serde_json::from_str(&seen.stdout).expect("an evaluation");
+    let labels: Vec<&str> = found.tests.iter().map(|figures| figures.label.as_str()).collect();
+    let all = [
+        "globusrun",
+        "globus-job-run",
+        "globus-job-run-pbs",
+        "replica",
+        "gridftp-ls",
+        "globus-job-run-pbs-stock",
+    ];
+    assert_eq!(labels, all, "{seen:?}");
+    assert!(found.tests.iter().all(|figures| figures.failed == 0), "{seen:?}");
+    println!("{}", evaluation::table(&found, None));
 }
 
 /// Ids of the domains, by name.

@@ -119,9 +119,7 @@ pub fn serve(
     });
     let reports = Arc::new(Outbox::new(Queue::of(&paths.state), current, Arc::clone(&board)));
     reports.start()?;
-    watch::start(&board);
-    let steward = Arc::<Lifecycle>::clone(&lifecycle);
-    let board_of = Arc::clone(&board);
+    let (board_of, steward) = (Arc::clone(&board), Arc::<Lifecycle>::clone(&lifecycle));
     let answerers = Answerers { board: board_of, steward, changes: Arc::new(keeper), reports, evaluations };
     let control = socket::listen(paths, answerers)?;
     until()?;
@@ -142,6 +140,7 @@ fn board(site: &Site, sinks: Vec<Sink>, paths: &Paths) -> Arc<Board> {
     if let Some(issue) = &paths.issue {
         consoles::follow(Arc::clone(&board), issue.clone());
     }
+    watch::start(&board);
     board
 }
 
