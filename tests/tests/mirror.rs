@@ -9,7 +9,7 @@ use gatehouse_disk::{Table, read_table};
 use gatehouse_tests::emulator::cut_power;
 use gatehouse_tests::{Try, gatehouse, has, outcome, site};
 
-const BOOT: Duration = Duration::from_secs(1800);
+const BOOT: Duration = Duration::from_secs(3600);
 const SECTOR: u64 = 512;
 
 /// The minimal site on a mirror of the two disks that a trial gives the machine.
@@ -26,7 +26,7 @@ fn mirrored_site(into: &Path) -> PathBuf {
 
 fn trial(site: &Path, dir: &Path, more: &[&str]) -> Try {
     let mut command = Command::new(gatehouse());
-    let words = ["--vmm", "xen", "--medium", "stick", "--json", "--timeout", "1800", "--dir"];
+    let words = ["--vmm", "xen", "--medium", "stick", "--json", "--timeout", "3600", "--dir"];
     command.arg("try").arg(site).args(words);
     Try::start(command.arg(dir).args(more), dir)
 }
