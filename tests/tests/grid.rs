@@ -118,7 +118,7 @@ fn secrets_are_where_they_belong_only(trial: &Try, dir: &Path) {
     let shown = trial.gatectl(&["status", "--json"]).stdout;
     assert!(!shown.contains("PRIVATE KEY"), "{shown}");
     // What the trial keeps: logs and consoles, state that is not for root alone, the depot.
-    let search = "grep -r -l -e 'PRIVATE KEY-----' --exclude-dir=fs --exclude-dir=ssh . | while read -r file; do \
+    let search = "grep -r -l -e 'PRIVATE KEY-----' --exclude-dir=fs --exclude-dir=ssh --exclude=agent . | while read -r file; do \
                   stat -c '%a %n' \"$file\"; done | grep -v '^[46]00 '; true";
     let found = run(Command::new("sh").args(["-c", search]).current_dir(dir));
     assert_eq!(found.stdout, "", "{found:?}");

@@ -144,7 +144,10 @@ pub enum NodeControl {
 /// # Errors
 /// No agent answers, or it refuses.
 pub fn run(options: ControlOptions) -> Result<(), Fault> {
-    let paths = options.trial.as_ref().map_or_else(Paths::host, |dir| Paths::trial(dir, dir));
+    // The agent is told paths below it, and works elsewhere.
+    let trial =
+        options.trial.map(std::path::absolute).transpose().doing(|| "finding the trial's directory")?;
+    let paths = trial.as_ref().map_or_else(Paths::host, |dir| Paths::trial(dir, dir));
     match options.command {
         ControlCommand::Status { url: true, .. } => show_address(&paths),
         ControlCommand::Status { watch, json, .. } => show_status(&paths, watch, json),

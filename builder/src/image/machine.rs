@@ -93,19 +93,10 @@ pub fn try_image(
             }
             Given::Image(out) => out.clone(),
         };
-        let files = site_part::files(&tried, &with_one_processor(&described), &source.lock)?;
+        let files = site_part::files(&tried, &described, &source.lock)?;
         drives.make(&out.join(IMAGE), &described, files)?;
     }
     start(&described, dir, &drives, more, ways)
-}
-
-/// The site with one processor for its host. A kernel changes its own code, and of several emulated processors one may
-/// go on with what another has changed: with QEMU 7.2 a host of two processors died of `Oops: int3` after some hundred
-/// changes of a static key, and one of one processor lived through four thousand.
-fn with_one_processor(site: &Site) -> Site {
-    let mut site = site.clone();
-    site.host.vcpus = 1;
-    site
 }
 
 /// QEMU's arguments for the firmware; its variables are the trial's own, kept from one start to the next.
@@ -166,7 +157,7 @@ fn arguments(
     let file = |name: &str| quoted(&dir.join(name));
     let (accel, cpu) = match accelerator {
         Accelerator::Kvm => ("kvm", "host"),
-        // The same befalls nodes of several processors (see `with_one_processor`), but not if these take turns.
+        // The same befalls nodes of several processors (see `trial_site`), but not if these take turns.
         Accelerator::Tcg if site.vms().any(|node| node.vcpus > 1) => ("tcg,thread=single", TCG_CPU),
         Accelerator::Tcg => ("tcg,thread=multi", TCG_CPU),
     };
