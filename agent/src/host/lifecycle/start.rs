@@ -41,10 +41,10 @@ impl Lifecycle {
             Boot::Disk { kernel: kernel.as_deref().unwrap_or(&self.means.paths.depot), root: &record.root };
         let launch = self.means.driver.render(&vm, boot);
         for tries in 1.. {
-            let started = self.means.driver.start(&launch);
+            let started = self.means.driver.start(&launch).doing(|| format!("starting node {}", node.name));
             self.starts.leave(&node.name);
-            started.doing(|| format!("starting node {}", node.name))?;
-            match self.await_running(node, &mut turn) {
+            match started.and_then(|()| self.await_running(node, &mut turn)) {
+                // A busy machine's vmm may lose patience with its own disks: nobody is there to start the node again.
                 Err(fault) if tries < MOST_STARTS && self.means.driver.power(&node.name)? == Power::Off => {
                     board.say(&phase(&node.name), "starting again", State::Started, fault.to_string());
                 }
