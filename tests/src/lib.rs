@@ -3,6 +3,7 @@
 //! The scenarios are in `tests/`; `ci/test` builds the programs first and runs them one after the other.
 
 pub mod emulator;
+pub mod lan;
 pub mod roots;
 pub mod work;
 

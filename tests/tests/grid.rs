@@ -107,12 +107,19 @@ fn a_node_gets_what_its_profile_says_and_nothing_else(trial: &Try) {
 }
 
 fn secrets_are_where_they_belong_only(trial: &Try, dir: &Path) {
+    let open = "find /etc /home /root /srv /var /tmp /run /storage -xdev -type f -perm -o=r -size -256k \
+                -exec grep -l -E -e 'PRIVATE KEY-----' -e '[:][$](y|6|5|1)[$]' {} + 2>/dev/null; true";
     for node in NODES {
-        let open = "find /etc /home /root /srv /var /tmp /run /storage -xdev -type f -perm -o=r -size -256k \
-                    -exec grep -l -E -e \"PRIVATE KEY-----\" -e \"[:]\\\\$(y|6|5|1)\\\\$\" {} + 2>/dev/null; true";
         let seen = trial.ssh(node, open);
         assert_eq!(seen.stdout, "", "world-readable on {node}: {seen:?}");
     }
+    // The search does find what is there.
+    let plant = "echo 'x:$6$salt$hash:1::::::' >/var/tmp/planted-hash && \
+                 openssl genpkey -quiet -algorithm ed25519 -out /var/tmp/planted-key && chmod 644 /var/tmp/planted-*";
+    let seen = trial.ssh("ui", &format!("{plant}; {open}; rm /var/tmp/planted-*"));
+    let mut found: Vec<&str> = seen.stdout.lines().collect();
+    found.sort_unstable();
+    assert_eq!(found, ["/var/tmp/planted-hash", "/var/tmp/planted-key"], "{seen:?}");
     let modes = trial.ssh("ce", "stat -c '%a %U' /etc/grid-security/hostkey.pem /etc/munge/munge.key");
     assert_eq!(modes.stdout, "400 root\n400 munge\n", "{modes:?}");
     let shown = trial.gatectl(&["status", "--json"]).stdout;

@@ -128,7 +128,7 @@ fn every_command_of_the_grid_succeeds(machine: &Try) {
     ];
     assert_eq!(labels, all, "{seen:?}");
     assert!(found.tests.iter().all(|figures| figures.failed == 0), "{seen:?}");
-    println!("{}", evaluation::table(&found, None));
+    println!("{}", evaluation::table(&found, evaluation::Beside::default()));
 }
 
 /// Ids of the domains, by name.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use gatehouse_model::evaluation::{Evaluation, chart, table};
+use gatehouse_model::evaluation::{Beside, Evaluation, chart, table};
 
 fn read(path: &Path) -> Option<Evaluation> {
     let text = fs::read_to_string(path).ok()?;
@@ -24,10 +24,11 @@ fn tables_and_pictures_are_as_they_were() {
     let mut count = 0;
     for entry in fs::read_dir(&all).expect("a directory").flatten() {
         let found = read(&entry.path().join("evaluation.json")).expect("an evaluation");
-        let other = read(&entry.path().join("other.json"));
-        compare(&entry.path().join("table.txt"), &table(&found, other.as_ref()));
-        compare(&entry.path().join("chart.svg"), &chart(&found, other.as_ref()));
+        let [other, outside] = ["other.json", "outside.json"].map(|name| read(&entry.path().join(name)));
+        let beside = Beside { vmm: other.as_ref(), node: outside.as_ref() };
+        compare(&entry.path().join("table.txt"), &table(&found, beside));
+        compare(&entry.path().join("chart.svg"), &chart(&found, beside));
         count += 1;
     }
-    assert_eq!(count, 3);
+    assert_eq!(count, 4);
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use gatehouse_model::evaluation::{self, Counts, Evaluation};
+use gatehouse_model::evaluation::{self, Beside, Counts, Evaluation};
 use gatehouse_model::{Doing as _, Fault, NodeName, Problem};
 
 use super::ctl::{other_answer, print};
@@ -27,6 +27,9 @@ pub struct EvaluateControl {
     /// An evaluation under the other hypervisor, as --json has printed it, for ratios beside the paper's
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
+    /// An evaluation on another node, as --json has printed it, for a second bar beside each
+    #[arg(long, value_name = "FILE")]
+    beside: Option<PathBuf>,
     /// Also draw it as a bar chart
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -38,17 +41,19 @@ pub struct EvaluateControl {
 /// Has the site evaluated and prints what was found; how far it is goes to standard error.
 pub(super) fn run(paths: &Paths, options: &EvaluateControl) -> Result<(), Fault> {
     // Read first: a mistake in its name should not be found after half an hour.
-    let other = options.against.as_deref().map(read).transpose()?;
+    let [vmm, node] = [&options.against, &options.beside].map(|file| file.as_deref().map(read).transpose());
+    let (vmm, node) = (vmm?, node?);
+    let beside = Beside { vmm: vmm.as_ref(), node: node.as_ref() };
     let counts = Counts { runs: options.runs, slow_runs: options.slow_runs };
     let found = ask(paths, options.node.clone(), counts)?;
     if let Some(file) = &options.svg {
-        let chart = evaluation::chart(&found, other.as_ref());
+        let chart = evaluation::chart(&found, beside);
         fs::write(file, chart).doing(|| format!("writing {}", file.display()))?;
     }
     if options.json {
         return print(&(serde_json::to_string(&found).doing(|| "writing the evaluation")? + "\n"));
     }
-    print(&evaluation::table(&found, other.as_ref()))
+    print(&evaluation::table(&found, beside))
 }
 
 fn read(file: &Path) -> Result<Evaluation, Fault> {

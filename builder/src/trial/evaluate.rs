@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use gatehouse_lcfg::{Compiled, Sources, publish};
-use gatehouse_model::evaluation::{self, Evaluation};
+use gatehouse_model::evaluation::{self, Beside, Evaluation};
 use gatehouse_model::{Doing as _, Fault, Refusal};
 
 use super::Machine;
@@ -75,9 +75,10 @@ pub(super) fn run(
     let found: Evaluation = serde_json::from_str(&text).doing(|| "reading the evaluation")?;
     let (json, svg) = (dir.join("evaluation.json"), dir.join("evaluation.svg"));
     fs::write(&json, &text).doing(|| format!("writing {}", json.display()))?;
-    let chart = evaluation::chart(&found, other);
+    let beside = Beside { vmm: other, ..Beside::default() };
+    let chart = evaluation::chart(&found, beside);
     fs::write(&svg, chart).doing(|| format!("writing {}", svg.display()))?;
-    for line in evaluation::table(&found, other).lines() {
+    for line in evaluation::table(&found, beside).lines() {
         term::say(line);
     }
     term::say(&format!("the evaluation is in {} and {}", json.display(), svg.display()));

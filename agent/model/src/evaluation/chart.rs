@@ -1,10 +1,10 @@
-//! An evaluation as one picture: a bar for each command, and beside it how much longer it takes under User Mode Linux
-//! than under Xen. SVG of plain shapes and text, for browsers and for print without colours.
+//! An evaluation as one picture: a bar for each command, or one for each of two nodes, and beside it how much longer it
+//! takes under User Mode Linux than under Xen. SVG of plain shapes and text, for browsers and for print without colours.
 
 use std::fmt::Write as _;
 
 use super::axis::Axis;
-use super::{Evaluation, Figures, paper};
+use super::{Beside, Evaluation, Figures, paper};
 
 /// Where the bars begin and end; their names are before them, their values behind them.
 const LEFT: f64 = 200.0;
@@ -22,26 +22,30 @@ const INSTALLS: usize = 6;
 const TOP: f64 = 106.0;
 const ROW: f64 = 34.0;
 const BAR: f64 = 20.0;
+/// The height of each of a row's two bars, and how far the second one's edge is below the first one's.
+const HALF: f64 = 12.0;
+const SECOND: f64 = 14.0;
 
 const STYLE: &str = "text{font-family:sans-serif;font-size:13px;fill:#000;stroke:#fff;stroke-width:3px;paint-order:stroke}.title{font-size:18px;font-weight:bold}\
     .head{font-weight:bold}.small{font-size:11px}.grid{stroke:#ccc;stroke-width:1}.line{stroke:#000;stroke-width:1.5}\
-    .bar{fill:#555;stroke:#000}.slow{fill:url(#hatch);stroke:#000}.ours{fill:#000}";
+    .bar{fill:#555;stroke:#000}.slow{fill:url(#hatch);stroke:#000}.second{fill:#ddd;stroke:#000}.ours{fill:#000}";
 
-/// The picture; `other` is an evaluation under the other vmm, for our own ratios.
-pub fn chart(found: &Evaluation, other: Option<&Evaluation>) -> String {
+/// The picture.
+pub fn chart(found: &Evaluation, beside: Beside<'_>) -> String {
     let rows = (0..found.tests.len()).fold(0.0, |sum, _| sum + ROW);
     let bottom = TOP + rows;
-    let notes = notes(found, other);
+    let notes = notes(found, beside);
     let height = (0..notes.len()).fold(bottom + 66.0, |sum, _| sum + 16.0);
     let mut out = String::new();
     head(&mut out, found, height);
-    let axis = Axis::of(found.tests.iter().filter_map(|figures| figures.mean));
+    let second = beside.node.map_or(&[][..], |other| &other.tests);
+    let axis = Axis::of(found.tests.iter().chain(second).filter_map(|figures| figures.mean));
     grid(&mut out, &axis, bottom);
     ratio_grid(&mut out, bottom);
     let mut top = TOP;
     for figures in &found.tests {
-        bar(&mut out, &axis, top, figures);
-        ratios(&mut out, top, figures, found.ratio(other, &figures.label));
+        bars(&mut out, &axis, top, figures, beside.node);
+        ratios(&mut out, top, figures, found.ratio(beside.vmm, &figures.label));
         top += ROW;
     }
     let mut at = bottom + 62.0;
@@ -107,21 +111,40 @@ fn of_ratio(ratio: f64) -> f64 {
     RATIO_LEFT + (ratio.clamp(0.8, MOST_RATIO + 0.1) - 1.0) / (MOST_RATIO - 1.0) * (RATIO_RIGHT - RATIO_LEFT)
 }
 
-fn bar(out: &mut String, axis: &Axis, top: f64, figures: &Figures) {
-    let (y, baseline) = (top + (ROW - BAR) / 2.0, top + ROW / 2.0 + 4.5);
-    text(out, (LEFT - 8.0, baseline), "", "end", &figures.label);
+/// A row's bar; or both, where there is another node.
+fn bars(out: &mut String, axis: &Axis, top: f64, figures: &Figures, other: Option<&Evaluation>) {
+    text(out, (LEFT - 8.0, top + ROW / 2.0 + 4.5), "", "end", &figures.label);
+    let class = if figures.slow { "slow" } else { "bar" };
+    let Some(other) = other else {
+        return bar(out, axis, (top + (ROW - BAR) / 2.0, BAR), (class, ""), figures);
+    };
+    let upper = top + (ROW - HALF - SECOND) / 2.0;
+    bar(out, axis, (upper, HALF), (class, "small"), figures);
+    if let Some(second) = other.of(&figures.label) {
+        bar(out, axis, (upper + SECOND, HALF), ("second", "small"), second);
+    }
+}
+
+/// One bar with its value behind it; the classes are those of the bar and of the value.
+fn bar(
+    out: &mut String,
+    axis: &Axis,
+    (y, height): (f64, f64),
+    (class, words): (&str, &str),
+    figures: &Figures,
+) {
+    let baseline = y + height / 2.0 + if words.is_empty() { 4.5 } else { 4.0 };
     let Some(mean) = figures.mean else {
-        text(out, (LEFT + 6.0, baseline), "", "start", "every run failed");
+        text(out, (LEFT + 6.0, baseline), words, "start", "every run failed");
         return;
     };
     let width = axis.place(mean) * (RIGHT - LEFT);
-    let class = if figures.slow { "slow" } else { "bar" };
     let _ = writeln!(
         out,
-        "<rect class=\"{class}\" x=\"{LEFT}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{BAR}\"/>"
+        "<rect class=\"{class}\" x=\"{LEFT}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\"/>"
     );
     let failed = if figures.failed > 0 { format!(", {} failed", figures.failed) } else { String::new() };
-    text(out, (LEFT + width + 6.0, baseline), "", "start", &format!("{} s{failed}", digits(mean)));
+    text(out, (LEFT + width + 6.0, baseline), words, "start", &format!("{} s{failed}", digits(mean)));
 }
 
 /// The paper's range as a bar with ends, or as a ring where it is one number; ours as a diamond.
@@ -164,7 +187,7 @@ fn diamond(out: &mut String, x: f64, y: f64) {
 }
 
 /// What is said below the picture.
-fn notes(found: &Evaluation, other: Option<&Evaluation>) -> Vec<String> {
+fn notes(found: &Evaluation, beside: Beside<'_>) -> Vec<String> {
     let counts: Vec<u32> =
         found.tests.iter().filter(|figures| !figures.slow).map(|figures| figures.runs).collect();
     let slow = found.tests.iter().find(|figures| figures.slow);
@@ -175,7 +198,10 @@ fn notes(found: &Evaluation, other: Option<&Evaluation>) -> Vec<String> {
         "Bars: {}; one run before them warms up; runs that failed do not count.",
         first.join(", ")
     )];
-    let ours = match other {
+    if let Some(other) = beside.node {
+        all.push(format!("Dark: commands run on {}; light, below: on {}.", found.node, other.node));
+    }
+    let ours = match beside.vmm {
         Some(other) => format!("Diamonds: ours, against {}.", other.conditions()),
         None => "Ours needs an evaluation under the other one too.".to_owned(),
     };

@@ -128,7 +128,22 @@ pub struct Evaluation {
     pub installs: Vec<Install>,
 }
 
+/// Other evaluations that one is shown beside.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    /// Under the other vmm, for our own ratios.
+    pub vmm: Option<&'a Evaluation>,
+    /// On another node of the same site, for a second bar a command: the paper had a user interface inside of the
+    /// gateway and one on another machine of the segment.
+    pub node: Option<&'a Evaluation>,
+}
+
 impl Evaluation {
+    /// The figures of a command.
+    fn of(&self, label: &str) -> Option<&Figures> {
+        self.tests.iter().find(|figures| figures.label == label)
+    }
+
     /// Where the seconds are from, in a few words.
     pub fn conditions(&self) -> String {
         let emulated = if self.emulated { ", emulated processor" } else { "" };
@@ -138,7 +153,7 @@ impl Evaluation {
     /// How much longer the commands take under User Mode Linux than under Xen, where one of these is of each; by label.
     fn ratio(&self, other: Option<&Self>, label: &str) -> Option<f64> {
         let other = other?;
-        let mean = |all: &Self| all.tests.iter().find(|test| test.label == label).and_then(|test| test.mean);
+        let mean = |all: &Self| all.of(label).and_then(|figures| figures.mean);
         let (uml, xen) = match (self.vmm, other.vmm) {
             (VmmKind::Uml, VmmKind::Xen) => (mean(self)?, mean(other)?),
             (VmmKind::Xen, VmmKind::Uml) => (mean(other)?, mean(self)?),

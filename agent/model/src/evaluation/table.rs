@@ -2,18 +2,29 @@
 
 use std::fmt::Write as _;
 
-use super::{Evaluation, Figures, paper};
+use super::{Beside, Evaluation, Figures, paper};
 
 const HEADS: [&str; 9] =
     ["COMMAND", "RUNS", "FAILED", "MEAN", "MEDIAN", "MIN", "MAX", "P95", "UML/XEN IN 2005"];
 /// One more column where there is an evaluation under the other vmm.
 const OURS: &str = "UML/XEN HERE";
 
-/// The table of `gatectl evaluate`; `other` is an evaluation under the other vmm, for our own ratios.
-pub fn table(found: &Evaluation, other: Option<&Evaluation>) -> String {
-    let ours: Vec<_> = found.tests.iter().map(|figures| found.ratio(other, &figures.label)).collect();
+/// The table of `gatectl evaluate`.
+pub fn table(found: &Evaluation, beside: Beside<'_>) -> String {
+    let mut more = Vec::new();
+    if let Some(other) = beside.node {
+        let mean = |figures: &Figures| other.of(&figures.label).and_then(|figures| figures.mean);
+        let head = format!("MEAN ON {}", other.node.to_string().to_uppercase());
+        more.push(column(head, found, |figures| mean(figures).map(|mean| format!("{mean:.3}"))));
+    }
+    if beside.vmm.is_some() {
+        let ratio = |figures: &Figures| found.ratio(beside.vmm, &figures.label);
+        more.push(column(OURS.to_owned(), found, |figures| {
+            ratio(figures).map(|ratio| format!("{ratio:.1}"))
+        }));
+    }
     let mut out = format!("{}; seconds\n", found.conditions());
-    out.push_str(&rows(&found.tests, other.is_some().then_some(&ours)));
+    out.push_str(&rows(&found.tests, &more));
     if !found.installs.is_empty() {
         let mut rows = vec![vec!["NODE".to_owned(), "INSTALLED IN".to_owned()]];
         rows.extend(
@@ -29,18 +40,21 @@ pub fn table(found: &Evaluation, other: Option<&Evaluation>) -> String {
 
 /// The commands alone, with what was wrong with those that failed.
 pub fn commands(tests: &[Figures]) -> String {
-    rows(tests, None)
+    rows(tests, &[])
 }
 
-/// `ours` has a ratio for each of the tests.
-fn rows(tests: &[Figures], ours: Option<&Vec<Option<f64>>>) -> String {
+/// A column of its own: its head and a cell for each command.
+fn column(head: String, found: &Evaluation, cell: impl Fn(&Figures) -> Option<String>) -> Vec<String> {
+    let cells = found.tests.iter().map(|figures| cell(figures).unwrap_or_else(|| "-".to_owned()));
+    std::iter::once(head).chain(cells).collect()
+}
+
+/// `more` has further columns, of as many cells as there are rows.
+fn rows(tests: &[Figures], more: &[Vec<String>]) -> String {
     let mut rows = vec![HEADS.map(str::to_owned).to_vec()];
     rows.extend(tests.iter().map(|figures| row(figures).to_vec()));
-    if let Some(ours) = ours {
-        rows[0].push(OURS.to_owned());
-        for (row, ratio) in rows[1..].iter_mut().zip(ours) {
-            row.push(ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}")));
-        }
+    for (at, row) in rows.iter_mut().enumerate() {
+        row.extend(more.iter().filter_map(|column| column.get(at).cloned()));
     }
     let mut out = String::new();
     columns(&mut out, &rows);

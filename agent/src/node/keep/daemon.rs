@@ -1,6 +1,6 @@
 //! The daemon: tells the server that the node is up, then looks for a new profile whenever it is told or due, and in
-//! between at the node's health. It ends only with the node: a server that is away, a profile that cannot be read and a component that fails are all said
-//! and tried again.
+//! between at the node's health. It ends only with the node: a server that is away, a profile that cannot be read and a
+//! component that fails are all said and tried again.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
