@@ -99,7 +99,10 @@ impl Machine {
         command.args(["-device", &format!("virtio-net-pci,netdev=net,mac={MAC},bootindex=1")]);
         command
             .args(["-drive", &format!("if=none,id=disk,format=raw,discard=unmap,file={}", file("disk.img"))]);
-        command.args(["-device", "virtio-blk-pci,drive=disk,serial=TRIAL,bootindex=2"]);
+        // Disks of 4096 bytes a sector are for UEFI only.
+        let sector = if uefi { 4096 } else { 512 };
+        let sectors = format!("logical_block_size={sector},physical_block_size={sector}");
+        command.args(["-device", &format!("virtio-blk-pci,drive=disk,serial=TRIAL,bootindex=2,{sectors}")]);
         command.args(["-device", "virtio-serial-pci"]);
         command.args(["-chardev", &format!("file,id=events,append=on,path={}", file("events.jsonl"))]);
         command.args(["-device", "virtserialport,chardev=events,name=gatehouse.events"]);

@@ -79,7 +79,7 @@ fn a_mirrored_site_runs_on_either_disk() {
     let mut alone = trial(&site, &dir, &["--resume", "--pull", "1"]);
     alone.wait_for("host: mirroring the disks FAILED", BOOT);
     alone.wait_for("running; log in", BOOT);
-    let status = alone.ssh("minimal", "gatectl status; echo kept > /state/var/mirror-test");
+    let status = alone.ssh("minimal", "gatectl status; echo kept > /state/var/mirror-test; sync");
     assert!(status.stdout.contains("the mirror runs on one disk alone (vda8, vda9)"), "{status:?}");
     assert_eq!(alone.ssh("node1", "cat /etc/machine-id").stdout, node);
     for done_before in ["self-install", "installing started", "making ext4", "making xfs"] {
@@ -92,6 +92,8 @@ fn a_mirrored_site_runs_on_either_disk() {
     again.wait_for("first-boot: joining vda8 to the mirror md8 done", BOOT);
     again.wait_for("running; log in", BOOT);
     wait_until_whole(&again);
+    // What was written without it is there, whichever half the arrays are read from.
+    assert_eq!(again.ssh("minimal", "cat /state/var/mirror-test").stdout, "kept\n");
     outcome(&again.interrupt());
 
     let mut other = trial(&site, &dir, &["--resume", "--pull", "2"]);

@@ -83,13 +83,6 @@ pub struct Status {
     pub warnings: Vec<String>,
 }
 
-impl Status {
-    /// Whether every node is running that this machine starts.
-    pub fn all_running(&self) -> bool {
-        self.nodes.iter().all(|node| node.machine || node.state == NodeState::Running)
-    }
-}
-
 /// The board; shared by reference between threads.
 #[derive(Debug)]
 pub struct Board {

@@ -62,8 +62,6 @@ struct NodeLine {
     name: String,
     state: String,
     address: String,
-    #[serde(default)]
-    machine: bool,
     install_seconds: Option<f64>,
     #[serde(default)]
     phases: Vec<PhaseLine>,
@@ -238,7 +236,7 @@ fn watch(
         match progress.next(Duration::from_millis(500)) {
             Seen::Change => {
                 if let Some(board) = machine.board()
-                    && let Some(board) = settled(board)?
+                    && let Some(board) = settled(board, ways)?
                 {
                     ways.wait_for_all(limit.saturating_sub(begun.elapsed()))?;
                     progress.finish(&board, begun, ways);
@@ -253,27 +251,28 @@ fn watch(
             return Err(Fault::new("interrupted before every node was up"));
         }
         if begun.elapsed() > limit {
-            return Err(late(limit, machine.board()));
+            return Err(late(limit, machine.board(), ways));
         }
     }
 }
 
 /// What is said where the time is over: every node that is not well, and why.
-fn late(limit: Duration, board: Option<Board>) -> Fault {
+fn late(limit: Duration, board: Option<Board>, ways: &ssh::Ways) -> Fault {
     let nodes = board.map(|board| board.nodes).unwrap_or_default();
-    let waited = nodes.iter().filter(|node| !node.machine && node.state != "running");
+    let waited = nodes.iter().filter(|node| ways.awaits(&node.name) && node.state != "running");
     let lines = waited.map(|node| format!("\n  {}: {} {}", node.name, node.state, node.message));
     let lines: String = lines.collect();
     Fault::new(format!("not every node was up and well after {} s{lines}", limit.as_secs()))
 }
 
 /// The board once every node is up; a fault once one has failed.
-fn settled(board: Board) -> Result<Option<Board>, Fault> {
+fn settled(board: Board, ways: &ssh::Ways) -> Result<Option<Board>, Fault> {
     if let Some(node) = board.nodes.iter().find(|node| node.state == "failed") {
         return Err(Fault::new(format!("node {} failed: {}", node.name, node.message)));
     }
-    // A machine of its own comes when somebody starts it.
-    Ok(board.nodes.iter().all(|node| node.machine || node.state == "running").then_some(board))
+    // Others come when somebody starts them.
+    let up = board.nodes.iter().all(|node| node.state == "running" || !ways.awaits(&node.name));
+    Ok(up.then_some(board))
 }
 
 fn outcome(board: &Board, took: Duration, ways: &ssh::Ways, evaluation: Option<Evaluation>) -> Outcome {

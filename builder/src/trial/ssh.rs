@@ -19,8 +19,8 @@ pub struct Way {
     pub address: Ipv4Addr,
     /// The port on 127.0.0.1.
     pub port: u16,
-    /// Whether it is a node that the trial starts, and not the host or a machine of its own.
-    pub is_vm: bool,
+    /// Whether it is a node that the trial waits for: not the host, no machine of its own, none that people start.
+    pub awaited: bool,
 }
 
 /// All forwarded ports of a trial.
@@ -49,13 +49,16 @@ pub fn prepare(dir: &Path, site: &Site) -> Result<Ways, Fault> {
     }
     let public_key = fs::read_to_string(ssh.join("id.pub")).doing(|| "reading the trial's key")?;
     let host = (site.name.to_string(), site.network.host, false);
-    let nodes = site.nodes.iter().map(|node| (node.name.to_string(), node.address, node.machine.is_none()));
+    let nodes = site.nodes.iter().map(|node| {
+        let awaited = node.machine.is_none() && node.autostart;
+        (node.name.to_string(), node.address, awaited)
+    });
     // All are held open until every port is chosen, so that none is chosen twice.
     let mut held = Vec::new();
     let mut all = Vec::new();
-    for (name, address, is_vm) in std::iter::once(host).chain(nodes) {
+    for (name, address, awaited) in std::iter::once(host).chain(nodes) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing(|| "looking for a free port")?;
-        all.push(Way { name, address, port: listener.local_addr()?.port(), is_vm });
+        all.push(Way { name, address, port: listener.local_addr()?.port(), awaited });
         held.push(listener);
     }
     let config = ssh.join("config");
@@ -81,13 +84,18 @@ impl Ways {
         self.all.iter().find(|way| way.name == name)
     }
 
-    /// Waits until every node lets one in that the trial starts.
+    /// Whether the trial waits for a node.
+    pub fn awaits(&self, name: &str) -> bool {
+        self.of(name).is_some_and(|way| way.awaited)
+    }
+
+    /// Waits until every node lets one in that the trial waits for.
     ///
     /// # Errors
     /// One does not within the time.
     pub fn wait_for_all(&self, at_most: Duration) -> Result<(), Fault> {
         let begun = Instant::now();
-        for way in self.all.iter().filter(|way| way.is_vm) {
+        for way in self.all.iter().filter(|way| way.awaited) {
             loop {
                 let output = self.command(&way.name, &["true"]).output().doing(|| "starting ssh")?;
                 if output.status.success() {
@@ -118,7 +126,7 @@ mod tests {
 
     #[test]
     fn writes_a_host_block_for_each() {
-        let way = Way { name: "ce".into(), address: Ipv4Addr::new(10, 0, 2, 21), port: 4022, is_vm: true };
+        let way = Way { name: "ce".into(), address: Ipv4Addr::new(10, 0, 2, 21), port: 4022, awaited: true };
         let text = render(&[way], Path::new("/k/id"));
         assert!(
             text.starts_with("Host ce 10.0.2.21\n  HostName 127.0.0.1\n  Port 4022\nHost *\n  User root\n")
