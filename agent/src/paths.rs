@@ -93,6 +93,11 @@ impl Paths {
         self.log.join(format!("console-{node}.log"))
     }
 
+    /// What a node's last install has shown on its console. No node's name makes it another's console log.
+    pub fn install_log(&self, node: &NodeName) -> PathBuf {
+        self.log.join(format!("install-{node}.log"))
+    }
+
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         self.run.join("control.sock")

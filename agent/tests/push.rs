@@ -59,7 +59,14 @@ impl Vmm for Still {
     }
 
     fn render(&self, vm: &Vm<'_>, _: Boot<'_>) -> Launch {
-        Launch { node: vm.node.name.clone(), argv: vec![], config: None, uid: None, owned: vec![] }
+        Launch {
+            node: vm.node.name.clone(),
+            install: false,
+            argv: vec![],
+            config: None,
+            uid: None,
+            owned: vec![],
+        }
     }
 
     fn start(&self, _: &Launch) -> Result<(), Fault> {

@@ -1,32 +1,86 @@
-//! `gatectl node console`: this terminal as the console of a node, until Ctrl-] is typed.
+//! `gatectl node console`: this terminal as the console of a node, until Ctrl-] is typed. `gatectl node log`: what it has
+//! shown.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
+use clap::Args;
 use gatehouse_model::{Doing as _, Fault, NodeName};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
+use super::terminal::RawTerminal;
 use crate::paths::Paths;
+use crate::vmm::console::{Hello, Wish, last, snapshot, socket};
 
 /// Ctrl-], as telnet, virsh and xl have it.
 const ESCAPE: u8 = 0x1d;
-/// How much of what was on the console before is shown.
-const BEFORE: u64 = 4096;
+/// How often a log is looked at that is followed.
+const LOOK: Duration = Duration::from_millis(200);
 
-/// Attaches until Ctrl-] is typed, the input ends or the node is gone.
-pub(super) fn attach(paths: &Paths, node: &NodeName) -> Result<(), Fault> {
-    let path = paths.run.join(format!("console-{node}.sock"));
-    let console = UnixStream::connect(&path)
+/// `gatectl node console`.
+#[derive(Args, Clone, Debug)]
+pub struct ConsoleOptions {
+    /// The node's name
+    pub node: NodeName,
+    /// Show so many lines of what was on the console before
+    #[arg(long, short = 'n', default_value_t = 50, value_name = "COUNT")]
+    pub lines: usize,
+    /// Show all that is kept of what was before
+    #[arg(long, conflicts_with = "lines")]
+    pub all: bool,
+    /// Only look: no key reaches the node
+    #[arg(long)]
+    pub read_only: bool,
+    /// Take the keyboard, whoever has it; that one reads along and is told
+    #[arg(long, conflicts_with = "read_only")]
+    pub take: bool,
+}
+
+/// `gatectl node log`.
+#[derive(Args, Clone, Debug)]
+pub struct LogOptions {
+    /// The node's name
+    pub node: NodeName,
+    /// Go on with what comes
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only so many of the last lines
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    pub lines: Option<usize>,
+    /// What the node's last install has shown, whatever came after it
+    #[arg(long)]
+    pub install: bool,
+}
+
+/// Attaches until Ctrl-] is typed or the agent is gone.
+///
+/// # Errors
+/// The node was not started since the agent was; the terminal cannot be set.
+pub(super) fn attach(paths: &Paths, options: &ConsoleOptions) -> Result<(), Fault> {
+    let (node, path) = (&options.node, socket(paths, &options.node));
+    let mut console = UnixStream::connect(&path)
         .doing(|| format!("opening the console of {node} at {}", path.display()))
-        .map_err(|fault| fault.help(format!("start it with `gatectl node start {node}`")))?;
-    eprintln!("this is the console of {node}; leave it with Ctrl-]");
-    show_before(paths, node)?;
-    let raw = RawTerminal::enter()?;
+        .map_err(|fault| {
+            let help = "`gatectl node start` starts a node, `gatectl node log` shows what was on its console";
+            fault.help(help)
+        })?;
+    eprintln!("this is the console of {node}. {}", what_to_type(options));
+    let keyboard = match (options.read_only, options.take) {
+        (true, _) => Wish::Never,
+        (_, true) => Wish::Take,
+        _ => Wish::Free,
+    };
+    let hello = Hello { keyboard, lines: (!options.all).then_some(options.lines), by: who() };
+    let hello = serde_json::to_string(&hello).doing(|| "writing a request")? + "\n";
+    console.write_all(hello.as_bytes()).doing(|| "asking for the console")?;
+    let terminal = RawTerminal::enter()?;
     let mut typed_to = console.try_clone().doing(|| "sharing the console")?;
-    // Not joined: it may wait for a key for ever when the node has gone.
+    // Not joined: it may wait for a key for ever when the agent has gone.
     thread::spawn(move || {
         // Input that merely ends (a pipe, /dev/null) leaves the console in view.
         if matches!(pass_keys(&mut io::stdin().lock(), &mut typed_to), Ok(Keys::Escaped)) {
@@ -34,23 +88,28 @@ pub(super) fn attach(paths: &Paths, node: &NodeName) -> Result<(), Fault> {
         }
     });
     let shown = pass_output(console);
-    drop(raw);
-    eprintln!();
-    shown.doing(|| format!("showing the console of {node}"))
+    drop(terminal);
+    match shown {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.doing(|| format!("showing the console of {node}")),
+    }
 }
 
-fn show_before(paths: &Paths, node: &NodeName) -> Result<(), Fault> {
-    let log = paths.console_log(node);
-    let Ok(mut file) = File::open(&log) else { return Ok(()) };
-    let mut text = Vec::new();
-    let read = |file: &mut File, text: &mut Vec<u8>| {
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(BEFORE)))?;
-        file.read_to_end(text)?;
-        io::stdout().write_all(text)?;
-        io::stdout().flush()
-    };
-    read(&mut file, &mut text).doing(|| format!("reading {}", log.display()))
+fn what_to_type(options: &ConsoleOptions) -> &'static str {
+    if options.read_only {
+        "You only read along; Ctrl-] leaves it"
+    } else {
+        "What you type goes to it; Ctrl-] leaves it"
+    }
+}
+
+/// Who this is, for others at the same console.
+fn who() -> String {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let user = set("SUDO_USER").or_else(|| set("USER")).unwrap_or_else(|| nix::unistd::getuid().to_string());
+    // `ADDRESS PORT ADDRESS PORT` (ssh(1)).
+    let from = set("SSH_CONNECTION").and_then(|all| all.split(' ').next().map(str::to_owned));
+    from.map_or_else(|| user.clone(), |from| format!("{user} from {from}"))
 }
 
 fn pass_output(mut console: UnixStream) -> io::Result<()> {
@@ -72,7 +131,7 @@ enum Keys {
     Ended,
 }
 
-fn pass_keys(keys: &mut impl io::Read, console: &mut impl io::Write) -> io::Result<Keys> {
+fn pass_keys(keys: &mut impl Read, console: &mut impl Write) -> io::Result<Keys> {
     let mut bytes = [0; 256];
     loop {
         let count = keys.read(&mut bytes)?;
@@ -88,27 +147,43 @@ fn pass_keys(keys: &mut impl io::Read, console: &mut impl io::Write) -> io::Resu
     }
 }
 
-/// The terminal in raw mode, so that every key reaches the node; as it was again when this is dropped.
-struct RawTerminal(Option<Termios>);
-
-impl RawTerminal {
-    fn enter() -> Result<Self, Fault> {
-        if !io::stdin().is_terminal() {
-            return Ok(Self(None));
-        }
-        let before = tcgetattr(io::stdin()).doing(|| "reading the terminal's settings")?;
-        let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        tcsetattr(io::stdin(), SetArg::TCSADRAIN, &raw).doing(|| "setting the terminal")?;
-        Ok(Self(Some(before)))
+/// Prints a console's log; needs no agent.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub(super) fn show_log(paths: &Paths, options: &LogOptions) -> Result<(), Fault> {
+    let node = &options.node;
+    let path = if options.install { paths.install_log(node) } else { paths.console_log(node) };
+    let doing = || format!("reading {}", path.display());
+    let files = snapshot(&path).doing(doing)?;
+    let Some(newest) = files.last() else {
+        let what = format!("there is no console log of a node {node} in {}", path.display());
+        return Err(Fault::new(what).help("name a node that was started here: `gatectl node list`"));
+    };
+    let newest = newest.get_ref().try_clone().doing(doing)?;
+    let mut out = io::stdout().lock();
+    let written = last(files, options.lines).doing(doing)?;
+    let shown = out
+        .write_all(&written)
+        .and_then(|()| out.flush())
+        .and_then(|()| if options.follow { follow(newest, &path, &mut out) } else { Ok(()) });
+    match shown {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.doing(doing),
     }
 }
 
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            // Nothing better is left to do for a terminal that has gone.
-            let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, before);
+/// Prints what is written to a log, which may be moved aside and begun anew, until nobody reads.
+fn follow(mut file: File, path: &Path, out: &mut impl Write) -> io::Result<()> {
+    loop {
+        let moved = std::fs::metadata(path)
+            .is_ok_and(|now| file.metadata().is_ok_and(|this| this.ino() != now.ino()));
+        io::copy(&mut file, out)?;
+        out.flush()?;
+        if moved {
+            file = File::open(path)?;
+        } else {
+            thread::sleep(LOOK);
         }
     }
 }
@@ -128,5 +203,30 @@ mod tests {
             assert_eq!(pass_keys(&mut &typed[..], &mut out).ok(), Some(why));
             assert_eq!(out, passed);
         }
+    }
+
+    #[test]
+    fn a_log_is_followed_when_it_is_moved_aside() {
+        /// Ends once it has seen everything.
+        struct Until(Vec<u8>);
+        impl Write for Until {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.extend(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                if self.0.ends_with(b"three") { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+            }
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("console-ce.log");
+        std::fs::write(&path, "one").expect("written");
+        let file = File::open(&path).expect("opened");
+        std::fs::write(&path, "onetwo").expect("written");
+        std::fs::rename(&path, path.with_extension("log.1")).expect("moved");
+        std::fs::write(&path, "three").expect("written");
+        let mut out = Until(Vec::new());
+        assert!(follow(file, &path, &mut out).is_err());
+        assert_eq!(out.0, b"onetwothree");
     }
 }

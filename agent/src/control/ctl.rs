@@ -1,6 +1,5 @@
 //! `gatectl`: the control socket's commands for people, and as JSON for programs.
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::thread;
@@ -11,7 +10,7 @@ use gatehouse_model::{Doing as _, Fault, NodeName};
 use serde_json::json;
 
 use super::board::Status;
-use super::console;
+use super::console::{self, ConsoleOptions, LogOptions};
 use super::evaluate::{self, EvaluateControl};
 use super::render::{render_event, render_nodes, render_status};
 use super::report::{self, ReportControl};
@@ -110,16 +109,13 @@ pub enum NodeControl {
         /// The node's name
         node: NodeName,
     },
-    /// Use a node's console from this terminal; Ctrl-] leaves it
-    Console {
-        /// The node's name
-        node: NodeName,
-    },
-    /// What a node has written to its console
-    Log {
-        /// The node's name
-        node: NodeName,
-    },
+    /// Use a node's console from this terminal, with what was on it before; Ctrl-] leaves it
+    ///
+    /// Several may look at the same time, and one types: whoever does so first, until they leave or another takes
+    /// the keyboard with --take. A node that is stopped and started again stays in view.
+    Console(ConsoleOptions),
+    /// What a node has written to its console, oldest first
+    Log(LogOptions),
     /// Install a node anew: everything on its disk is lost
     Install {
         /// The node's name
@@ -173,8 +169,8 @@ fn run_node(paths: &Paths, command: NodeControl) -> Result<(), Fault> {
         NodeControl::Install { node } => order(Request::Install { node }),
         NodeControl::Purge { node } => order(Request::Purge { node }),
         NodeControl::Approve { node, fingerprint } => approve(paths, node, fingerprint.unwrap_or_default()),
-        NodeControl::Console { node } => console::attach(paths, &node),
-        NodeControl::Log { node } => show_console_log(paths, &node),
+        NodeControl::Console(options) => console::attach(paths, &options),
+        NodeControl::Log(options) => console::show_log(paths, &options),
     }
 }
 
@@ -242,17 +238,6 @@ fn show_events(paths: &Paths, follow: bool, json: bool) -> Result<(), Fault> {
         answer = asker.more()?;
     }
     Ok(())
-}
-
-fn show_console_log(paths: &Paths, node: &NodeName) -> Result<(), Fault> {
-    let path = paths.console_log(node);
-    let mut file = File::open(&path).doing(|| format!("reading {}", path.display()))?;
-    match io::copy(&mut file, &mut io::stdout().lock()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).doing(|| format!("writing {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Prints to stdout; whoever closes it early (`head`) ends the program quietly.

@@ -10,6 +10,7 @@ mod report;
 pub mod request;
 mod site;
 pub mod socket;
+mod terminal;
 
 use gatehouse_model::evaluation::{Counts, Evaluation};
 use gatehouse_model::{Event, Fault, NodeName};

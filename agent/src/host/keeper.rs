@@ -26,6 +26,7 @@ use crate::control::board::Board;
 use crate::current::Current;
 use crate::paths::Paths;
 use crate::server::closure::Closures;
+use crate::vmm::console;
 
 /// What a keeper works with.
 #[derive(Debug)]
@@ -209,7 +210,9 @@ impl Changes for Keeper {
             return wrong(format!("the node {node} is still being stopped; try again when it is off"));
         }
         fs::remove_dir_all(&dir).doing(|| format!("removing {}", dir.display()))?;
-        for file in [self.paths.profile(node), self.paths.console_log(node)] {
+        let logs = [self.paths.console_log(node), self.paths.install_log(node)];
+        let aside = logs.each_ref().map(|log| console::aside(log));
+        for file in [self.paths.profile(node)].into_iter().chain(logs).chain(aside) {
             if file.exists() {
                 fs::remove_file(&file).doing(|| format!("removing {}", file.display()))?;
             }

@@ -5,6 +5,7 @@
 
 pub mod console;
 pub mod initrd;
+mod pipes;
 pub mod store;
 pub mod uml;
 pub mod xen;
@@ -60,11 +61,20 @@ pub enum Boot<'a> {
     },
 }
 
+impl Boot<'_> {
+    /// Whether it is the installer.
+    pub fn is_install(&self) -> bool {
+        matches!(self, Self::Install { .. })
+    }
+}
+
 /// What a driver will start: programs' arguments and configuration as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// The node.
     pub node: NodeName,
+    /// Whether it is the installer that starts: what its console shows is then kept apart, too.
+    pub install: bool,
     /// The program and its arguments.
     pub argv: Vec<String>,
     /// The content of the configuration file that the arguments name, if there is one.

@@ -17,7 +17,8 @@ use nix::sys::personality::{self, Persona};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, console};
+use super::console::Consoles;
+use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, pipes};
 use crate::paths::Paths;
 use crate::tool;
 
@@ -28,6 +29,7 @@ const FIRST_UID: u32 = 61_300;
 #[derive(Debug)]
 pub struct Uml {
     paths: Paths,
+    consoles: Consoles,
     children: Mutex<BTreeMap<NodeName, Child>>,
     own_user: bool,
 }
@@ -47,7 +49,7 @@ impl Uml {
         // Every node's user makes its own directory below; the sticky bit keeps them apart.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777))
             .doing(|| "opening the umid directory")?;
-        Ok(Self { paths, children: Mutex::default(), own_user })
+        Ok(Self { consoles: Consoles::new(paths.clone()), paths, children: Mutex::default(), own_user })
     }
 
     fn dir(&self) -> PathBuf {
@@ -139,6 +141,7 @@ impl Vmm for Uml {
         let uid = self.own_user.then_some(FIRST_UID + vm.index);
         Launch {
             node: vm.node.name.clone(),
+            install: boot.is_install(),
             argv,
             config: Some((PathBuf::from(tap), vm.bridge.to_owned())),
             uid,
@@ -161,7 +164,8 @@ impl Vmm for Uml {
         let mut command = Command::new(program);
         command.args(args).env_clear().env("LD_LIBRARY_PATH", home);
         // Its loader is named relative to its own directory (builder, depot.rs).
-        command.current_dir(home).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let (theirs, ours) = pipes::make(&self.paths, &launch.node)?;
+        command.current_dir(home).stdin(theirs.0).stdout(theirs.1).stderr(Stdio::null());
         if let Some(uid) = launch.uid {
             for path in &launch.owned {
                 chown(path, Some(uid), Some(uid))
@@ -169,17 +173,19 @@ impl Vmm for Uml {
             }
             command.uid(uid).gid(uid);
         }
-        let mut child = command.spawn().doing(|| format!("starting {program}"))?;
-        if let (Some(output), Some(input)) = (child.stdout.take(), child.stdin.take()) {
-            console::keep(&self.paths, &launch.node, output, input)?;
-        }
+        let child = command.spawn().doing(|| format!("starting {program}"))?;
+        // Its ends of the pipes are closed here, so that they end with it.
+        drop(command);
         self.children().insert(launch.node.clone(), child);
-        Ok(())
+        self.consoles.keep(&launch.node, launch.install, ours.output, ours.input)
     }
 
-    /// Its console was a pipe to the agent that is gone: what the node writes to it is lost until it is started anew.
-    fn adopt(&self, _: &NodeName) -> Result<(), Fault> {
-        Ok(())
+    fn adopt(&self, node: &NodeName) -> Result<(), Fault> {
+        if self.consoles.has(node) {
+            return Ok(());
+        }
+        let Some(ours) = pipes::reopen(&self.paths, node)? else { return Ok(()) };
+        self.consoles.keep(node, false, ours.output, ours.input)
     }
 
     fn power(&self, node: &NodeName) -> Result<Power, Fault> {
@@ -243,6 +249,7 @@ mod tests {
         let site = gatehouse_model::Site::parse(site).expect("the template is right");
         let uml = Uml {
             paths: Paths::trial(Path::new("/t"), dir.path()),
+            consoles: Consoles::new(Paths::trial(Path::new("/t"), dir.path())),
             children: Mutex::default(),
             own_user: true,
         };

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use gatehouse_model::site::VmmKind;
 use gatehouse_model::{Doing as _, Fault, NodeName};
 
-use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, console};
+use super::console::Consoles;
+use super::{Boot, Capabilities, Launch, Power, Vm, Vmm};
 use crate::paths::Paths;
 use crate::tool;
 
@@ -32,13 +33,14 @@ type Domains = BTreeMap<String, Power>;
 #[derive(Debug)]
 pub struct Xen {
     paths: Paths,
+    consoles: Consoles,
     seen: Arc<Mutex<Option<(Instant, Domains)>>>,
 }
 
 impl Xen {
     /// A driver for nodes below these paths.
     pub fn new(paths: Paths) -> Self {
-        Self { paths, seen: Arc::default() }
+        Self { consoles: Consoles::new(paths.clone()), paths, seen: Arc::default() }
     }
 
     /// The domains as they were at most so long ago.
@@ -84,7 +86,7 @@ impl Xen {
     }
 
     /// Reads a node's console in a process of its own, which ends with the domain.
-    fn keep_console(&self, node: &NodeName) -> Result<(), Fault> {
+    fn keep_console(&self, node: &NodeName, install: bool) -> Result<(), Fault> {
         let mut child = Command::new("xl")
             .args(["console", node.as_str()])
             .stdin(Stdio::piped())
@@ -93,7 +95,7 @@ impl Xen {
             .spawn()
             .doing(|| "starting xl console")?;
         if let (Some(output), Some(input)) = (child.stdout.take(), child.stdin.take()) {
-            console::keep(&self.paths, node, output, input)?;
+            self.consoles.keep(node, install, output, input)?;
         }
         let seen = Arc::clone(&self.seen);
         std::thread::spawn(move || {
@@ -153,6 +155,7 @@ impl Vmm for Xen {
         let argv = ["xl", "create", "-p", &file.display().to_string()].map(str::to_owned).to_vec();
         Launch {
             node: vm.node.name.clone(),
+            install: boot.is_install(),
             argv,
             config: Some((file, config(vm, boot))),
             uid: None,
@@ -173,7 +176,7 @@ impl Vmm for Xen {
         let (program, args) =
             launch.argv.split_first().ok_or_else(|| Fault::new("there is nothing to start"))?;
         tool::run(program, args)?;
-        self.keep_console(&launch.node)?;
+        self.keep_console(&launch.node, launch.install)?;
         // Time for the console's reader to be there.
         std::thread::sleep(Duration::from_millis(500));
         tool::run("xl", &["unpause", launch.node.as_str()])?;
@@ -181,8 +184,9 @@ impl Vmm for Xen {
         Ok(())
     }
 
+    /// Its console waits in xenconsoled's pseudo terminal, which two readers would share out.
     fn adopt(&self, node: &NodeName) -> Result<(), Fault> {
-        self.keep_console(node)
+        if self.consoles.has(node) { Ok(()) } else { self.keep_console(node, false) }
     }
 
     fn power(&self, node: &NodeName) -> Result<Power, Fault> {

@@ -102,15 +102,12 @@ impl Lifecycle {
                     .rfind(|ack| ack.milestone == Milestone::Installed)
                     .or(installed)
                     .ok_or_else(|| {
-                        Fault::new(format!(
-                            "the installer ended early; its last words:\n{}",
-                            self.last_words(node)
-                        ))
+                        Fault::new(format!("the installer ended early; {}", self.last_words(node, true)))
                     });
             }
             if begun.elapsed() > INSTALL_LIMIT || self.wanted(&node.name) == Wanted::Stopped {
                 self.means.driver.stop(&node.name, Duration::ZERO)?;
-                let text = format!("the installer was ended; its last words:\n{}", self.last_words(node));
+                let text = format!("the installer was ended; {}", self.last_words(node, true));
                 return Err(Fault::new(text));
             }
             self.means.board.wait(Duration::from_secs(1));

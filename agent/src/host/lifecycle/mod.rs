@@ -292,8 +292,11 @@ impl Lifecycle {
         }
     }
 
-    fn last_words(&self, node: &Node) -> String {
-        console::tail(&self.means.paths, &node.name, 12)
+    /// The end of a node's console, and the command that shows all of it: the first line is what tables show.
+    fn last_words(&self, node: &Node, install: bool) -> String {
+        let (name, which) = (&node.name, if install { " --install" } else { "" });
+        let words = console::tail(&self.means.paths, name, 12);
+        format!("see `gatectl node log {name}{which}`; its last words:\n{words}")
     }
 
     fn show(&self, node: &Node, state: NodeState, record: &Record) {

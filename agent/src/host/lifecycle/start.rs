@@ -80,9 +80,9 @@ impl Lifecycle {
             if off || late {
                 let what = if off { "ended" } else { "was not heard of in time" };
                 return Err(Fault::new(format!(
-                    "node {} {what} while starting; its last words:\n{}",
+                    "node {} {what} while starting; {}",
                     node.name,
-                    self.last_words(node)
+                    self.last_words(node, false)
                 )));
             }
             self.means.board.wait(Duration::from_secs(1));
