@@ -11,6 +11,7 @@ mod lock;
 mod manifest;
 mod names;
 mod problem;
+mod rate;
 pub mod site;
 mod size;
 mod subject;
@@ -28,6 +29,7 @@ pub use manifest::{
 };
 pub use names::{Mac, NodeName};
 pub use problem::Problem;
+pub use rate::{BitRate, ByteRate};
 pub use site::Site;
 pub use size::Size;
 pub use subject::{Subject, SubjectPart};

@@ -5,12 +5,27 @@ use std::fmt::Display;
 use std::net::Ipv4Addr;
 
 use super::check_disks::disk as disk_rule;
+use super::limits::{LIMITS, limits};
 use super::read::{At, Reader, Section};
-use super::{DiskRule, Network, Node, Subnet, values};
+use super::{DiskRule, Limits, Network, Node, Subnet, values};
 use crate::{Mac, NodeName, Size};
 
-pub(super) const NODE: &[&str] =
-    &["name", "address", "mac", "memory", "vcpus", "disk", "role", "autostart", "machine"];
+pub(super) const NODE: &[&str] = &[
+    "name",
+    "address",
+    "mac",
+    "memory",
+    "vcpus",
+    "disk",
+    "weight",
+    "cap",
+    "disk-rate",
+    "disk-iops",
+    "network-rate",
+    "role",
+    "autostart",
+    "machine",
+];
 pub(super) const MACHINE: &[&str] =
     &["mac", "serial", "model", "path", "wwn", "bus", "ssd", "min-size", "max-size", "sort", "erase"];
 
@@ -113,6 +128,7 @@ struct NodeParts {
     memory: Option<Size>,
     vcpus: u32,
     disk: Option<Size>,
+    limits: Limits,
     role: String,
     autostart: bool,
     machine: Option<DiskRule>,
@@ -127,6 +143,7 @@ impl NodeParts {
             memory: self.memory?,
             vcpus: self.vcpus,
             disk: self.disk?,
+            limits: self.limits,
             role: self.role,
             autostart: self.autostart,
             machine: self.machine,
@@ -150,12 +167,13 @@ fn node_parts(
     }
     let memory = whole_mib(r, section, "memory");
     let vcpus = section.number(r, "vcpus", 1, 128).unwrap_or(1);
+    let limits = limits(r, section);
     let role = section.read(r, "role", values::role).map(|at| at.value).unwrap_or_default();
     let autostart = section.flag(r, "autostart").unwrap_or(true);
     if section.has("machine") {
         let (mac, machine) = machine(r, section);
         let (memory, disk) = (memory.or(Some(Size::default())), Some(Size::default()));
-        return NodeParts { name, address, mac, memory, vcpus, disk, role, autostart, machine };
+        return NodeParts { name, address, mac, memory, vcpus, disk, limits, role, autostart, machine };
     }
     let mac = mac(r, section, "one that begins with 02, or remove the key").or_else(|| {
         let (site, name) = (site?, name.as_ref()?);
@@ -164,7 +182,7 @@ fn node_parts(
     let memory = section.require(r, "memory", memory, "\"512MiB\"");
     let disk = whole_mib(r, section, "disk");
     let disk = section.require(r, "disk", disk, "\"4GiB\"");
-    NodeParts { name, address, mac, memory, vcpus, disk, role, autostart, machine: None }
+    NodeParts { name, address, mac, memory, vcpus, disk, limits, role, autostart, machine: None }
 }
 
 fn mac(r: &mut Reader, section: &Section<'_>, instead: &str) -> Option<At<Mac>> {
@@ -179,9 +197,9 @@ fn mac(r: &mut Reader, section: &Section<'_>, instead: &str) -> Option<At<Mac>> 
 
 /// `machine = { mac = … }`: what a VM is given the machine brings along.
 fn machine(r: &mut Reader, node: &Section<'_>) -> (Option<At<Mac>>, Option<DiskRule>) {
-    for (key, instead) in
-        [("mac", "write it in machine = { mac = … }"), ("disk", "its disk is the machine's own; remove it")]
-    {
+    let limits = LIMITS.map(|key| (key, "only a VM is held to it; remove it"));
+    let disk = ("disk", "its disk is the machine's own; remove it");
+    for (key, instead) in [("mac", "write it in machine = { mac = … }"), disk].into_iter().chain(limits) {
         if node.has(key) {
             r.problem(node.line, format!("node.{key}: the node is a machine of its own; {instead}"));
         }

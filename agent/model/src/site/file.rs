@@ -219,6 +219,26 @@ pub struct NodeSection {
     /// Size of its first disk, such as `4GiB`; needed by a VM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<String>,
+    /// Its share of the processors where the nodes want more than there is; 256 where it is not given. A node of weight
+    /// 512 gets twice as much then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub weight: Option<u32>,
+    /// The most processor time it gets, in percent of one processor (`150`: one and a half); as much as is free where it
+    /// is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 12800))]
+    pub cap: Option<u32>,
+    /// The most it reads from its disks, and as much again that it writes, such as `50MiB/s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_rate: Option<String>,
+    /// The most operations a second on its disks, of reading and as many again of writing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 10_000_000))]
+    pub disk_iops: Option<u32>,
+    /// The most it sends, and as much again that it receives, in bits: such as `100Mbit/s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_rate: Option<String>,
     /// A word that the LCFG sources see as `NODE_ROLE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,

@@ -7,8 +7,10 @@ mod check_grid;
 mod check_match;
 mod check_nodes;
 mod check_report;
+mod edit;
 mod file;
 mod header;
+mod limits;
 mod read;
 mod schema;
 mod values;
@@ -20,8 +22,10 @@ use serde::{Deserialize, Serialize};
 use crate::{Mac, NodeName, Size, Subject};
 
 pub use boot::{BOOT_CFG, boot_cfg};
+pub use edit::{Setting, Settings, edit_node};
 pub use file::SiteFile;
 pub use header::{ACK_PORT, HTTP_PORT, Header, LCFG_SERVER_PORT, NOTIFY_PORT};
+pub use limits::{Limits, WEIGHT};
 pub use schema::json_schema;
 
 /// One installation.
@@ -264,6 +268,8 @@ pub struct Node {
     pub vcpus: u32,
     /// `disk`: size of the store of its first disk; zero on a machine of its own.
     pub disk: Size,
+    /// `weight`, `cap`, `disk-rate`, `disk-iops`, `network-rate`: what else it may take of the host.
+    pub limits: Limits,
     /// `role`: a word that the LCFG sources see as `NODE_ROLE`; empty where not given.
     pub role: String,
     /// `autostart`: start it when the host starts.

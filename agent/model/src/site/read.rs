@@ -8,8 +8,15 @@ use toml::de::{DeTable, DeValue};
 use crate::Problem;
 
 const FILE: &str = "site.toml";
-/// Keys whose value needs a unit.
-const SIZES: &[&str] = &["memory", "disk", "min-size", "max-size"];
+/// Keys whose value needs a unit, and a likely one.
+const UNITS: &[(&str, &str)] = &[
+    ("memory", "MiB"),
+    ("disk", "MiB"),
+    ("min-size", "MiB"),
+    ("max-size", "MiB"),
+    ("disk-rate", "MiB/s"),
+    ("network-rate", "Mbit/s"),
+];
 
 /// A value and the line it stands on.
 #[derive(Clone, Debug)]
@@ -186,12 +193,14 @@ impl<'t> Section<'t> {
 
     fn as_text(&self, r: &mut Reader, key: &str, line: usize, value: &DeValue<'_>) -> Option<At<String>> {
         let Some(text) = value.as_str() else {
-            let wanted = match value {
-                DeValue::Integer(number) if SIZES.contains(&key) => {
-                    format!("a size; write {0:?}, or another unit", format!("{}MiB", number.as_str()))
+            let unit = UNITS.iter().find(|(known, _)| *known == key).map(|(_, unit)| *unit);
+            let wanted = match (value, unit) {
+                (DeValue::Integer(number), Some(unit)) => {
+                    let what = if unit.ends_with("/s") { "rate" } else { "size" };
+                    format!("a {what}; write {:?}, or another unit", format!("{}{unit}", number.as_str()))
                 }
-                DeValue::Integer(number) => format!("a text; write {:?}", number.as_str()),
-                DeValue::Datetime(_) | DeValue::Boolean(_) | DeValue::Float(_) => {
+                (DeValue::Integer(number), None) => format!("a text; write {:?}", number.as_str()),
+                (DeValue::Datetime(_) | DeValue::Boolean(_) | DeValue::Float(_), _) => {
                     "a text; write it in quotes".to_owned()
                 }
                 _ => "one text; write it in quotes, without brackets".to_owned(),
