@@ -19,6 +19,7 @@ use gatehouse_agent::host::report::queue::Queue;
 use gatehouse_agent::paths::Paths;
 use gatehouse_agent::server::closure::Closures;
 use gatehouse_agent::server::tokens::Tokens;
+use gatehouse_agent::vmm::usage::Usage;
 use gatehouse_agent::vmm::{Boot, Capabilities, Launch, Power, Vm, Vmm};
 use gatehouse_model::site::VmmKind;
 use gatehouse_model::{Depot, Digest, Fault, FileRef, Lock, LockedPackage, NodeName, PackageSet, Pool, Site};
@@ -55,7 +56,14 @@ impl Vmm for Still {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_vcpus: Some(1), memory_while_running: false, own_kernel: false, own_user: false }
+        Capabilities {
+            max_vcpus: Some(1),
+            memory_while_running: false,
+            vcpus_while_running: false,
+            disk_rate: true,
+            own_kernel: false,
+            own_user: false,
+        }
     }
 
     fn render(&self, vm: &Vm<'_>, _: Boot<'_>) -> Launch {
@@ -83,6 +91,14 @@ impl Vmm for Still {
 
     fn stop(&self, _: &NodeName, _: Duration) -> Result<(), Fault> {
         Ok(())
+    }
+
+    fn limit(&self, _: &Vm<'_>) -> Result<Vec<String>, Fault> {
+        Ok(Vec::new())
+    }
+
+    fn usage(&self, _: &Vm<'_>) -> Result<Option<Usage>, Fault> {
+        Ok(None)
     }
 }
 

@@ -10,6 +10,7 @@ use gatehouse_model::{Event, NodeName, Site, State};
 use serde::{Deserialize, Serialize};
 
 use super::keeping::{ProfileStatus, Seen};
+use crate::vmm::usage::Usage;
 use crate::wire::{Ack, Milestone, PhaseTime};
 
 /// How many events the board remembers for those who look later.
@@ -61,6 +62,15 @@ pub struct NodeStatus {
     /// How it stands to its profile.
     #[serde(default)]
     pub profile: ProfileStatus,
+    /// What its limits ask for and this host cannot hold it to, a sentence each; most often nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_held: Vec<String>,
+    /// What it has used since its start, looked at once a minute; none while it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// What its disks take of the host's, in bytes, looked at with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocated: Option<u64>,
 }
 
 /// The whole board at one moment; also `/status.json` and `gatectl status --json`.
@@ -78,7 +88,7 @@ pub struct Status {
     /// What somebody should know of the host; most often nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Which certificates end soon, and what to do; most often none.
+    /// Which certificates end soon, and what to do, and which limits are not held; most often none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -216,6 +226,13 @@ impl Board {
         }
     }
 
+    /// Puts on the board what a node uses, of which nobody is woken either.
+    pub fn of_usage(&self, node: &NodeName, usage: Option<Usage>, allocated: Option<u64>) {
+        if let Some(status) = self.lock().nodes.iter_mut().find(|status| status.name == *node) {
+            (status.usage, status.allocated) = (usage, allocated);
+        }
+    }
+
     /// Puts a node's acknowledgement on the board. Whoever waits for a step of its life is woken; how it applied its
     /// profile stands with the node.
     pub fn acknowledge(&self, node: &NodeName, ack: Ack) {
@@ -265,6 +282,10 @@ impl Board {
     /// The whole board.
     pub fn status(&self) -> Status {
         let inner = self.lock();
+        let not_held = inner
+            .nodes
+            .iter()
+            .flat_map(|node| node.not_held.iter().map(move |lack| format!("{}: {lack}", node.name)));
         let remarks = inner.remarks.values().filter(|remark| !remark.is_empty()).map(String::as_str);
         Status {
             site: self.site.clone(),
@@ -272,7 +293,7 @@ impl Board {
             nodes: inner.nodes.clone(),
             events: inner.events.iter().cloned().collect(),
             message: remarks.collect::<Vec<_>>().join("; "),
-            warnings: inner.warnings.clone(),
+            warnings: inner.warnings.iter().cloned().chain(not_held).collect(),
         }
     }
 }
@@ -287,6 +308,9 @@ fn absent(node: &Node) -> NodeStatus {
         phases: Vec::new(),
         message: String::new(),
         profile: ProfileStatus::default(),
+        not_held: Vec::new(),
+        usage: None,
+        allocated: None,
     }
 }
 

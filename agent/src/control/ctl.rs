@@ -15,8 +15,10 @@ use super::evaluate::{self, EvaluateControl};
 use super::render::{render_event, render_nodes, render_status};
 use super::report::{self, ReportControl};
 use super::request::{Answer, Request};
+use super::resources::{self, ResizeControl, SetControl};
 use super::site::{self, SiteControl};
 use super::socket::Asker;
+use super::top;
 use crate::host::command::read_site;
 use crate::paths::Paths;
 use crate::server::view::ViewKey;
@@ -56,7 +58,16 @@ pub enum ControlCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Nodes: list, start, stop, restart, console, log, install, approve, purge
+    /// What host and nodes use, each second: processors, memory, disks, network
+    Top {
+        /// Show it once
+        #[arg(long)]
+        once: bool,
+        /// As JSON, one object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Nodes: list, start, stop, restart, set, resize, console, log, install, approve, purge
     #[command(subcommand)]
     Node(NodeControl),
     /// The site: what a change would do, taking it up, its history
@@ -109,6 +120,10 @@ pub enum NodeControl {
         /// The node's name
         node: NodeName,
     },
+    /// Change what a node may take of the host: in site.toml, and at once as far as that goes while it runs
+    Set(SetControl),
+    /// Give a node a larger disk: it is started again, and its last file system gets the room
+    Resize(ResizeControl),
     /// Use a node's console from this terminal, with what was on it before; Ctrl-] leaves it
     ///
     /// Several may look at the same time, and one types: whoever does so first, until they leave or another takes
@@ -148,6 +163,7 @@ pub fn run(options: ControlOptions) -> Result<(), Fault> {
         ControlCommand::Status { url: true, .. } => show_address(&paths),
         ControlCommand::Status { watch, json, .. } => show_status(&paths, watch, json),
         ControlCommand::Plan { json } => show_plan(&paths, json),
+        ControlCommand::Top { once, json } => top::run(&paths, once, json),
         ControlCommand::Node(command) => run_node(&paths, command),
         ControlCommand::Site(command) => site::run(&paths, command),
         ControlCommand::Report { json, command } => report::run(&paths, command.as_ref(), json),
@@ -169,6 +185,8 @@ fn run_node(paths: &Paths, command: NodeControl) -> Result<(), Fault> {
         NodeControl::Install { node } => order(Request::Install { node }),
         NodeControl::Purge { node } => order(Request::Purge { node }),
         NodeControl::Approve { node, fingerprint } => approve(paths, node, fingerprint.unwrap_or_default()),
+        NodeControl::Set(options) => resources::set(paths, options),
+        NodeControl::Resize(options) => resources::resize(paths, options),
         NodeControl::Console(options) => console::attach(paths, &options),
         NodeControl::Log(options) => console::show_log(paths, &options),
     }
@@ -268,5 +286,15 @@ mod tests {
             Program::try_parse_from(["gatectl", "node", "start", "ce", "--trial", "t"]).expect("read");
         assert_eq!(program.options.trial, Some("t".into()));
         assert!(Program::try_parse_from(["gatectl", "node", "start", "C E"]).is_err());
+        for (line, good) in [
+            ("set ce --weight 64 --cap none", true),
+            ("set ce --cap much", false),
+            ("resize ce --disk 30GiB", true),
+            ("resize ce --disk 30", false),
+            ("resize ce", false),
+        ] {
+            let words = ["gatectl", "node"].into_iter().chain(line.split(' '));
+            assert_eq!(Program::try_parse_from(words).is_ok(), good, "{line}");
+        }
     }
 }

@@ -8,13 +8,18 @@ pub mod keeping;
 pub mod render;
 mod report;
 pub mod request;
+mod resources;
 mod site;
 pub mod socket;
 mod terminal;
+mod top;
+pub mod usage;
 
 use gatehouse_model::evaluation::{Counts, Evaluation};
+use gatehouse_model::site::Settings;
 use gatehouse_model::{Event, Fault, NodeName};
 
+use self::usage::SiteUsage;
 use crate::host::change::Change;
 use crate::host::import::SiteFiles;
 
@@ -55,6 +60,9 @@ pub trait Steward: Send + Sync {
 
     /// What would be done now, in lines for people; touches nothing.
     fn plan(&self) -> String;
+
+    /// What host and nodes use now.
+    fn usage(&self) -> SiteUsage;
 }
 
 /// Who sends the machine's reports; the host's outbox is one.
@@ -96,6 +104,13 @@ pub trait Changes: Send + Sync {
     /// # Errors
     /// As [`Changes::look`], with nothing changed; or the disk is full.
     fn take(&self, files: SiteFiles, by: &str, commit: Option<&str>) -> Result<Change, Fault>;
+
+    /// Sets keys of a node in site.toml and takes that up. What needs another start of the node waits for its next one,
+    /// unless `restart` asks for it now.
+    ///
+    /// # Errors
+    /// As [`Changes::take`], and what was edited on the host is not taken up yet.
+    fn set(&self, node: &NodeName, settings: &Settings, by: &str, restart: bool) -> Result<Change, Fault>;
 
     /// The site's history, in lines for people.
     ///

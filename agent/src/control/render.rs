@@ -6,6 +6,7 @@ use gatehouse_model::{Event, State};
 
 use super::board::{NodeState, NodeStatus, Status};
 use super::keeping::Standing;
+use super::top::short;
 
 pub(super) fn render_status(status: &Status) -> String {
     let mut out = format!("{}\n", status.site);
@@ -26,25 +27,33 @@ pub(super) fn render_status(status: &Status) -> String {
 
 /// The table of `gatectl node list`, a line a node.
 pub fn render_nodes(nodes: &[NodeStatus]) -> String {
-    let heads = ["NODE", "ADDRESS", "STATE", "PROFILE", "INSTALLED IN"].map(str::to_owned);
+    let heads = ["NODE", "ADDRESS", "STATE", "PROFILE", "DISK", "INSTALLED IN"].map(str::to_owned);
     let rows = nodes.iter().map(|node| {
         let seconds =
             node.install_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"));
         let (state, profile) = (state_word(node.state).to_owned(), profile_word(node).to_owned());
-        [node.name.to_string(), node.address.to_string(), state, profile, seconds]
+        let disk = node.allocated.map_or_else(|| "-".to_owned(), short);
+        [node.name.to_string(), node.address.to_string(), state, profile, disk, seconds]
     });
-    let rows: Vec<[String; 5]> = std::iter::once(heads).chain(rows).collect();
-    let widths =
-        std::array::from_fn::<_, 5, _>(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
+    let rows: Vec<[String; 6]> = std::iter::once(heads).chain(rows).collect();
     let messages = std::iter::once(String::new()).chain(nodes.iter().map(trouble));
     let mut out = String::new();
-    for (row, message) in rows.iter().zip(messages) {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        out.push_str(format!("{}  {message}", cells.join("  ")).trim_end());
+    for (line, message) in columns(&rows).into_iter().zip(messages) {
+        out.push_str(format!("{line}  {message}").trim_end());
         out.push('\n');
     }
     out
+}
+
+/// The rows of a table as lines of equal length.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ")
+    };
+    rows.iter().map(line).collect()
 }
 
 /// What a person has to know of a node, in one line: the rest is in `gatectl log` and on the status page.
@@ -70,7 +79,7 @@ fn profile_word(node: &NodeStatus) -> &'static str {
     }
 }
 
-fn state_word(state: NodeState) -> &'static str {
+pub(super) fn state_word(state: NodeState) -> &'static str {
     match state {
         NodeState::Absent => "absent",
         NodeState::Asking => "asking",
@@ -118,6 +127,9 @@ mod tests {
             phases: Vec::new(),
             message: message.to_owned(),
             profile: ProfileStatus::default(),
+            not_held: Vec::new(),
+            usage: None,
+            allocated: None,
         }
     }
 
@@ -135,19 +147,17 @@ mod tests {
             failed: vec![failed],
             ..ProfileStatus::default()
         };
-        let nodes = [
-            node("ce", NodeState::Running, Some(83.25), ""),
-            wrong,
-            failing,
-            node("worker-01", NodeState::Failed, None, "no room\non its disk"),
-        ];
+        let large =
+            NodeStatus { allocated: Some(3 << 29), ..node("ce", NodeState::Running, Some(83.25), "") };
+        let nodes =
+            [large, wrong, failing, node("worker-01", NodeState::Failed, None, "no room\non its disk")];
         assert_eq!(
             render_nodes(&nodes),
-            "NODE       ADDRESS    STATE    PROFILE      INSTALLED IN\n\
-             ce         10.0.2.21  running  -            83.2 s\n\
-             se         10.0.2.21  running  unpublished  4.0 s         lcfg/source/se:3: no resource\n\
-             ui         10.0.2.21  running  failing      4.0 s         motd configure failed: no room\n\
-             worker-01  10.0.2.21  failed   -            -             no room\n"
+            "NODE       ADDRESS    STATE    PROFILE      DISK  INSTALLED IN\n\
+             ce         10.0.2.21  running  -            1.5G  83.2 s\n\
+             se         10.0.2.21  running  unpublished  -     4.0 s         lcfg/source/se:3: no resource\n\
+             ui         10.0.2.21  running  failing      -     4.0 s         motd configure failed: no room\n\
+             worker-01  10.0.2.21  failed   -            -     -             no room\n"
         );
     }
 

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use gatehouse_model::evaluation::{Counts, Evaluation};
+use gatehouse_model::site::Settings;
 use gatehouse_model::{Event, Exit, Fault, NodeName, Problem};
 use serde::{Deserialize, Serialize};
 
 use super::board::Status;
+use super::usage::SiteUsage;
 use crate::host::change::Change;
 
 /// What may be asked.
@@ -54,6 +56,19 @@ pub enum Request {
         /// Which.
         node: NodeName,
     },
+    /// Set keys of a node in site.toml.
+    Set {
+        /// Which.
+        node: NodeName,
+        /// The keys.
+        settings: Settings,
+        /// Who sets them, for the history.
+        by: String,
+        /// Start the node again if that is needed.
+        restart: bool,
+    },
+    /// What host and nodes use.
+    Usage,
     /// What a site directory would change; changes nothing.
     SiteDiff {
         /// The directory.
@@ -91,8 +106,10 @@ pub enum Answer {
     Status(Status),
     /// To `plan`.
     Plan(String),
-    /// To `site-diff` and `site-import`.
+    /// To `set`, `site-diff` and `site-import`.
     Change(Change),
+    /// To `usage`.
+    Usage(SiteUsage),
     /// To `approve`, `site-log` and `send-reports`.
     Text(String),
     /// To `events`, and on the way to an evaluation.

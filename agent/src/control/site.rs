@@ -58,8 +58,7 @@ pub(super) fn run(paths: &Paths, command: SiteControl) -> Result<(), Fault> {
             show(&change, json)
         }
         SiteControl::Import { dir, json } => {
-            let by = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
-            let by = by.unwrap_or_else(|_| "root".to_owned());
+            let by = who();
             let files = brought(&dir)?;
             still_lets_in(&files)?;
             let change = ask(paths, &files, |dir| Request::SiteImport { dir, by: by.clone(), commit: None })?;
@@ -72,6 +71,12 @@ pub(super) fn run(paths: &Paths, command: SiteControl) -> Result<(), Fault> {
         SiteControl::Receive => updates()?.iter().try_for_each(|update| receive(paths, update)),
         SiteControl::Received => updates()?.iter().try_for_each(|update| received(paths, update)),
     }
+}
+
+/// Whoever sits there, for the site's history.
+pub(super) fn who() -> String {
+    let by = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
+    by.unwrap_or_else(|_| "root".to_owned())
 }
 
 fn brought(dir: &Path) -> Result<SiteFiles, Fault> {

@@ -137,6 +137,11 @@ fn answer(request: &Request, answerers: &Answerers) -> Answer {
             return known(board, node).and_then(approve).map_or_else(refusal, Answer::Text);
         }
         Request::Purge { node } => changes.purge(node),
+        Request::Usage => return Answer::Usage(steward.usage()),
+        Request::Set { node, settings, by, restart } => {
+            let set = changes.set(node, settings, by, *restart);
+            return set.map_or_else(refusal, Answer::Change);
+        }
         Request::SendReports => return reports.send().map_or_else(refusal, Answer::Text),
         Request::SiteDiff { .. } | Request::SiteImport { .. } | Request::SiteLog => {
             return answer_of_site(request, &**changes).unwrap_or_else(refusal);

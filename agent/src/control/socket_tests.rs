@@ -5,7 +5,9 @@ use gatehouse_model::evaluation::{Evaluation, Figures};
 use std::sync::Mutex;
 
 use gatehouse_model::State;
+use gatehouse_model::site::Settings;
 
+use crate::control::usage::SiteUsage;
 use crate::host::import::SiteFiles;
 
 struct Noting(Mutex<Vec<String>>);
@@ -41,6 +43,10 @@ impl Steward for Noting {
     fn plan(&self) -> String {
         "nothing to do\n".to_owned()
     }
+
+    fn usage(&self) -> SiteUsage {
+        SiteUsage::default()
+    }
 }
 
 impl Changes for Noting {
@@ -53,6 +59,10 @@ impl Changes for Noting {
     fn take(&self, _: SiteFiles, by: &str, commit: Option<&str>) -> Result<Change, Fault> {
         self.0.lock().expect("no panic").push(format!("{by} brings {commit:?}"));
         Ok(Change::default())
+    }
+
+    fn set(&self, node: &NodeName, settings: &Settings, by: &str, _: bool) -> Result<Change, Fault> {
+        self.note(&format!("{by} sets {} keys of", settings.len()), node).map(|()| Change::default())
     }
 
     fn log(&self) -> Result<String, Fault> {

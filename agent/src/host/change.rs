@@ -9,6 +9,8 @@ use gatehouse_model::site::Node;
 use gatehouse_model::{NodeName, Problem, Site};
 use serde::{Deserialize, Serialize};
 
+use crate::vmm::Capabilities;
+
 /// The nodes' profiles by name.
 pub type ProfilesOf = BTreeMap<NodeName, Profile>;
 
@@ -27,6 +29,10 @@ pub enum Fate {
     Changed {
         /// Why its VM starts again, each with the old and the new value.
         restarts: Vec<String>,
+        /// What of its VM changes while it runs.
+        at_once: Vec<String>,
+        /// What holds from its next start on, whenever that is.
+        later: Vec<String>,
         /// What its client will change.
         profile: Difference,
     },
@@ -46,15 +52,26 @@ impl Change {
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty() && self.host.is_empty()
     }
+
+    /// Leaves all that needs another start for whenever a node is started next.
+    pub fn postpone(&mut self) {
+        for (_, fate) in &mut self.nodes {
+            if let Fate::Changed { restarts, later, .. } = fate {
+                later.append(restarts);
+            }
+        }
+    }
 }
 
-/// Compares two sites with their profiles; `kept` says which nodes have been here before, and have their disks still.
+/// Compares two sites with their profiles. `can` is what the driver of the nodes can; `kept` says which nodes have been
+/// here before, and have their disks still.
 ///
 /// # Errors
 /// What cannot change on a machine that is installed; each with what to write.
 pub fn compare(
     (old, old_profiles): (&Site, &ProfilesOf),
     (new, new_profiles): (&Site, &ProfilesOf),
+    can: Capabilities,
     kept: impl Fn(&NodeName) -> bool,
 ) -> Result<Change, Vec<Problem>> {
     let mut problems = fixed(old, new);
@@ -71,9 +88,10 @@ pub fn compare(
             &profile(old_profiles).unwrap_or(none.clone()),
             &profile(new_profiles).unwrap_or(none),
         );
-        let restarts = restarts(before, node);
-        if !restarts.is_empty() || !profile.is_empty() {
-            nodes.push((node.name.clone(), Fate::Changed { restarts, profile }));
+        let (restarts, at_once) = resized(before, node, can);
+        if !restarts.is_empty() || !at_once.is_empty() || !profile.is_empty() {
+            let fate = Fate::Changed { restarts, at_once, later: Vec::new(), profile };
+            nodes.push((node.name.clone(), fate));
         }
     }
     let gone = old.nodes.iter().filter(|node| new.node(node.name.as_str()).is_none());
@@ -151,20 +169,27 @@ fn bound(old: &Node, new: &Node) -> Vec<Problem> {
     problems
 }
 
-/// Why a node's VM must be started again; empty where it need not. Its address its client changes while it runs.
-pub fn restarts(old: &Node, new: &Node) -> Vec<String> {
+/// What differs of a node's VM: why it must be started again, and what changes while it runs. A vmm that can change
+/// memory or processors of a running VM can do so up to what that was started with. Its address its client changes.
+pub fn resized(old: &Node, new: &Node, can: Capabilities) -> (Vec<String>, Vec<String>) {
     if new.machine.is_some() {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
-    [
-        ("memory", old.memory.to_string(), new.memory.to_string()),
-        ("vcpus", old.vcpus.to_string(), new.vcpus.to_string()),
-        ("disk", old.disk.to_string(), new.disk.to_string()),
-    ]
-    .into_iter()
-    .filter(|(_, old, new)| old != new)
-    .map(|(key, old, new)| format!("{key} {old} becomes {new}"))
-    .collect()
+    let memory = can.memory_while_running && new.memory < old.memory;
+    let vcpus = can.vcpus_while_running && new.vcpus < old.vcpus;
+    let sizes = [
+        (memory, ("memory", old.memory.to_string(), new.memory.to_string())),
+        (vcpus, ("vcpus", old.vcpus.to_string(), new.vcpus.to_string())),
+        (false, ("disk", old.disk.to_string(), new.disk.to_string())),
+    ];
+    let limits = new.limits.since(&old.limits).into_iter().map(|row| (true, row));
+    let (mut restarts, mut at_once) = (Vec::new(), Vec::new());
+    for (running, (key, old, new)) in sizes.into_iter().chain(limits).filter(|(_, (_, old, new))| old != new)
+    {
+        let of = if running { &mut at_once } else { &mut restarts };
+        of.push(format!("{key} {old} becomes {new}"));
+    }
+    (restarts, at_once)
 }
 
 fn host(old: &Site, new: &Site) -> Vec<String> {
@@ -190,9 +215,11 @@ impl fmt::Display for Change {
             match fate {
                 Fate::Added { then } => writeln!(f, "{node}: added; {then}")?,
                 Fate::Removed => writeln!(f, "{node}: removed; its vm is stopped, its disks stay")?,
-                Fate::Changed { restarts, profile } => {
-                    for why in restarts {
-                        writeln!(f, "{node}: restarts, {why}")?;
+                Fate::Changed { restarts, at_once, later, profile } => {
+                    let rows = [("restarts", restarts), ("at once", at_once), ("at its next start", later)];
+                    for (when, what) in rows.iter().flat_map(|(when, all)| all.iter().map(move |w| (when, w)))
+                    {
+                        writeln!(f, "{node}: {when}, {what}")?;
                     }
                     for line in profile.to_string().lines() {
                         writeln!(f, "{node}: {line}")?;
@@ -215,6 +242,15 @@ mod tests {
     use super::*;
     use crate::server::sample_site;
 
+    const CAN: Capabilities = Capabilities {
+        max_vcpus: None,
+        memory_while_running: true,
+        vcpus_while_running: false,
+        disk_rate: true,
+        own_kernel: true,
+        own_user: false,
+    };
+
     #[test]
     fn nodes_come_go_and_change() {
         let old = sample_site();
@@ -223,19 +259,22 @@ mod tests {
         third.name = "node3".parse().expect("a name");
         new.nodes.remove(0);
         new.nodes[0].vcpus = 4;
+        new.nodes[0].limits.weight = 64;
         new.nodes.push(third);
         new.access.keys.push("ssh-ed25519 A".to_owned());
         let none = ProfilesOf::new();
-        let change = compare((&old, &none), (&new, &none), |_| false).expect("possible");
+        let mut change = compare((&old, &none), (&new, &none), CAN, |_| false).expect("possible");
         assert_eq!(
             change.to_string(),
-            "node2: restarts, vcpus 1 becomes 4\nnode3: added; it will be installed\n\
+            "node2: restarts, vcpus 1 becomes 4\nnode2: at once, weight 256 becomes 64\nnode3: added; it will be installed\n\
              node1: removed; its vm is stopped, its disks stay\n\
              host: [access] holds at once\n"
         );
         let json = serde_json::to_string(&change).expect("written");
         assert_eq!(serde_json::from_str::<Change>(&json).expect("read"), change);
-        let same = compare((&old, &none), (&old, &none), |_| true).expect("possible");
+        change.postpone();
+        assert!(change.to_string().contains("node2: at its next start, vcpus 1 becomes 4\n"), "{change}");
+        let same = compare((&old, &none), (&old, &none), CAN, |_| true).expect("possible");
         assert_eq!(same.to_string(), "nothing changes on any node\n");
     }
 
@@ -260,10 +299,15 @@ mod tests {
         let mut new = old.clone();
         new.address = "127.0.0.99".parse().expect("an address");
         new.role = "ce".to_owned();
-        assert_eq!(restarts(&old, &new), [""; 0]);
+        assert_eq!(resized(&old, &new, CAN), (vec![], vec![]));
         new.memory = gatehouse_model::Size::gib(1);
         new.disk = gatehouse_model::Size::gib(8);
-        assert_eq!(restarts(&old, &new), ["memory 512MiB becomes 1GiB", "disk 4GiB becomes 8GiB"]);
+        let all = ["memory 512MiB becomes 1GiB", "disk 4GiB becomes 8GiB"].map(str::to_owned).to_vec();
+        assert_eq!(resized(&old, &new, CAN), (all, vec![]));
+        let less = vec!["memory 1GiB becomes 512MiB".to_owned()];
+        assert_eq!(resized(&Node { disk: old.disk, ..new.clone() }, &old, CAN), (vec![], less.clone()));
+        let still = Capabilities { memory_while_running: false, ..CAN };
+        assert_eq!(resized(&Node { disk: old.disk, ..new }, &old, still), (less, vec![]));
     }
 
     #[test]
@@ -273,15 +317,15 @@ mod tests {
         let rule = gatehouse_model::site::DiskRule::default();
         new.nodes[1].machine = Some(rule.clone());
         let none = ProfilesOf::new();
-        let to = compare((&old, &none), (&new, &none), |_| false).expect_err("impossible");
+        let to = compare((&old, &none), (&new, &none), CAN, |_| false).expect_err("impossible");
         assert_eq!(
             to[0].to_string(),
             "site.toml: node2: it is a VM; remove machine, or give the node another name, which is another node"
         );
-        assert!(compare((&new, &none), (&old, &none), |_| false).is_err());
+        assert!(compare((&new, &none), (&old, &none), CAN, |_| false).is_err());
         let mut changed = new.clone();
         (changed.nodes[1].vcpus, changed.nodes[1].machine) = (8, Some(rule));
-        let same = compare((&new, &none), (&changed, &none), |_| false).expect("possible");
+        let same = compare((&new, &none), (&changed, &none), CAN, |_| false).expect("possible");
         assert!(same.nodes.is_empty(), "there is no VM to start again: {same}");
     }
 
@@ -296,10 +340,10 @@ mod tests {
         let old = site("[[grid-user]]\nname = \"alice\"\nuid = 20001\n");
         let more = site("[[grid-user]]\nname = \"bob\"\nuid = 20002\n");
         for (from, to) in [(&plain, &old), (&old, &more), (&more, &plain)] {
-            assert!(compare((from, &none), (to, &none), |_| true).is_ok());
+            assert!(compare((from, &none), (to, &none), CAN, |_| true).is_ok());
         }
         let moved = site("[grid]\nbase = \"/O=Other\"\n");
-        let problems = compare((&old, &none), (&moved, &none), |_| true).expect_err("impossible");
+        let problems = compare((&old, &none), (&moved, &none), CAN, |_| true).expect_err("impossible");
         assert_eq!(
             problems[0].to_string(),
             "site.toml: grid.base cannot become \"/O=Other\" on a machine that is installed as \"/O=Grid/OU=minimal\"; \
@@ -315,7 +359,7 @@ mod tests {
         new.nodes[1].disk = gatehouse_model::Size::gib(1);
         new.nodes[0].mac = "02:00:5e:00:00:01".parse().expect("a mac");
         let none = ProfilesOf::new();
-        let problems = compare((&old, &none), (&new, &none), |_| false).expect_err("impossible");
+        let problems = compare((&old, &none), (&new, &none), CAN, |_| false).expect_err("impossible");
         let mac = old.nodes[0].mac;
         let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(

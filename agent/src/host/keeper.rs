@@ -10,6 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use gatehouse_model::site::{Settings, edit_node};
 use gatehouse_model::{Doing as _, Exit, Fault, NodeName, Problem, Site, State};
 use nix::sys::statvfs::statvfs;
 
@@ -143,6 +144,29 @@ impl Keeper {
         self.board.say("site", "taking up a change", State::Succeeded, format!("by {by}; concerns {what}"));
     }
 
+    /// Checks the files of a site directory, makes them the site that counts, and carries that out. Nodes that must be
+    /// started again for it are, where `restart` says so.
+    fn make_true(
+        &self,
+        files: SiteFiles,
+        by: &str,
+        commit: Option<&str>,
+        restart: bool,
+    ) -> Result<Change, Fault> {
+        let Proposal { files, site, lock, change } = self.check(files)?;
+        let old = self.current.get();
+        {
+            let _moving = self.current.moving();
+            import::write(&files, &self.paths.site()).doing(|| "making the new site the one that counts")?;
+            self.current.replace(site, lock);
+        }
+        self.carry_out(&old.site, by, &change);
+        self.lifecycle.take_up(&old.site, &self.current.get().site, restart);
+        // Last: until then a start finds this push, and takes it up once more.
+        self.note(by, commit).doing(|| "noting the change in the site's history")?;
+        Ok(change)
+    }
+
     fn note(&self, by: &str, commit: Option<&str>) -> Result<(), Fault> {
         match (&self.history, commit) {
             (Some(history), Some(commit)) => history.set_taken_up(commit),
@@ -178,17 +202,25 @@ impl Changes for Keeper {
 
     fn take(&self, files: SiteFiles, by: &str, commit: Option<&str>) -> Result<Change, Fault> {
         let _one = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        let Proposal { files, site, lock, change } = self.check(files)?;
-        let old = self.current.get();
-        {
-            let _moving = self.current.moving();
-            import::write(&files, &self.paths.site()).doing(|| "making the new site the one that counts")?;
-            self.current.replace(site, lock);
+        self.make_true(files, by, commit, true)
+    }
+
+    fn set(&self, node: &NodeName, settings: &Settings, by: &str, restart: bool) -> Result<Change, Fault> {
+        let _one = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = import::read(&self.paths.site())?;
+        if import::differences(&files, &self.files()?).iter().any(|name| name == "site.toml") {
+            let what =
+                format!("{}/site.toml was edited and is not taken up yet", self.paths.site().display());
+            let help = "`gatectl site diff` says what it changes; import it or undo it first";
+            return Err(Fault::new(format!("{what}: {help}")).exit(Exit::Problem));
         }
-        self.carry_out(&old.site, by, &change);
-        self.lifecycle.take_up(&old.site, &self.current.get().site);
-        // Last: until then a start finds this push, and takes it up once more.
-        self.note(by, commit).doing(|| "noting the change in the site's history")?;
+        let text = files.get("site.toml").map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
+        let text = edit_node(&text, node, settings).map_err(|problem| Fault::of_problems(vec![problem]))?;
+        files.insert("site.toml".to_owned(), text.into_bytes());
+        let mut change = self.make_true(files, by, None, restart)?;
+        if !restart {
+            change.postpone();
+        }
         Ok(change)
     }
 

@@ -104,6 +104,8 @@ fn enter(site: &Site) -> Result<(), Fault> {
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).doing(|| "making mounts private")?;
     // /sys shows the network devices of the namespace that it was mounted in.
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).doing(|| "mounting /sys")?;
+    // With the control groups, which that hides. Who may not have them is told what is not held without them.
+    let _ = mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>);
     let address = format!("{}/{}", site.network.host, site.network.subnet.prefix);
     tool::run("ip", &["link", "set", "lo", "up"])?;
     tool::run("ip", &["link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0"])?;

@@ -18,6 +18,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::console::Consoles;
+use super::process::{Processes, Running};
+use super::usage::Usage;
 use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, pipes};
 use crate::paths::Paths;
 use crate::tool;
@@ -31,6 +33,7 @@ pub struct Uml {
     paths: Paths,
     consoles: Consoles,
     children: Mutex<BTreeMap<NodeName, Child>>,
+    processes: Processes,
     own_user: bool,
 }
 
@@ -49,7 +52,13 @@ impl Uml {
         // Every node's user makes its own directory below; the sticky bit keeps them apart.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777))
             .doing(|| "opening the umid directory")?;
-        Ok(Self { consoles: Consoles::new(paths.clone()), paths, children: Mutex::default(), own_user })
+        Ok(Self {
+            consoles: Consoles::new(paths.clone()),
+            processes: Processes::new(&paths),
+            paths,
+            children: Mutex::default(),
+            own_user,
+        })
     }
 
     fn dir(&self) -> PathBuf {
@@ -71,6 +80,10 @@ impl Uml {
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let mark = format!("umid={node}");
         line.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes()).then(|| Pid::from_raw(pid))
+    }
+
+    fn running(&self, vm: &Vm<'_>) -> Option<u32> {
+        u32::try_from(self.group(&vm.node.name)?.as_raw()).ok()
     }
 
     fn wait_off(&self, node: &NodeName, at_most: Duration) -> bool {
@@ -107,6 +120,8 @@ impl Vmm for Uml {
         Capabilities {
             max_vcpus: Some(1),
             memory_while_running: false,
+            vcpus_while_running: false,
+            disk_rate: true,
             own_kernel: false,
             own_user: self.own_user,
         }
@@ -156,6 +171,8 @@ impl Vmm for Uml {
         if let Some((tap, bridge)) = &launch.config {
             make_tap(&tap.display().to_string(), bridge, launch.uid)?;
         }
+        // Counts from this start on.
+        self.processes.forget(&launch.node);
         // What a killed UML leaves makes the next take a random umid.
         let _ = fs::remove_dir_all(self.dir().join(launch.node.as_str()));
         let (program, args) =
@@ -201,9 +218,21 @@ impl Vmm for Uml {
         // The whole group, even after a clean end: killing the first process alone leaves its helpers.
         let _ = killpg(group, Signal::SIGKILL);
         if self.wait_off(node, Duration::from_secs(10)) {
+            self.processes.forget(node);
             return Ok(());
         }
         Err(Fault::new(format!("node {node} runs on as process group {group} after SIGKILL")))
+    }
+
+    fn limit(&self, vm: &Vm<'_>) -> Result<Vec<String>, Fault> {
+        self.running(vm).map_or(Ok(Vec::new()), |pid| {
+            self.processes.limit(Running { vm, pid, interface: &tap(vm.index) })
+        })
+    }
+
+    fn usage(&self, vm: &Vm<'_>) -> Result<Option<Usage>, Fault> {
+        let running = self.running(vm);
+        Ok(running.map(|pid| self.processes.usage(Running { vm, pid, interface: &tap(vm.index) })))
     }
 }
 
@@ -251,6 +280,7 @@ mod tests {
             paths: Paths::trial(Path::new("/t"), dir.path()),
             consoles: Consoles::new(Paths::trial(Path::new("/t"), dir.path())),
             children: Mutex::default(),
+            processes: Processes::new(&Paths::host()),
             own_user: true,
         };
         let vm = Vm { node: &site.nodes[0], index: 0, stores: vec!["/t/disk0".into()], bridge: "gh0" };

@@ -1,17 +1,21 @@
 //! Xen through `xl`: paravirtual nodes, started by PV-GRUB from their own disks.
 
+mod domain;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use gatehouse_model::site::VmmKind;
+use gatehouse_model::site::{VmmKind, WEIGHT};
 use gatehouse_model::{Doing as _, Fault, NodeName};
 
+use self::domain::{Applied, BACK_ENDS, Domain, Domains, changes, read_list, scheduled, used, vif, wanted};
 use super::console::Consoles;
-use super::{Boot, Capabilities, Launch, Power, Vm, Vmm};
+use super::usage::Usage;
+use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, traffic};
 use crate::paths::Paths;
 use crate::tool;
 
@@ -26,8 +30,8 @@ const LONGEST_CLEARING: Duration = Duration::from_secs(60);
 /// end of its console. Every node's thread asks each second, and `xl list` takes an emulated machine a whole one.
 const STALE: Duration = Duration::from_secs(30);
 
-/// The domains that Xen knows, by name.
-type Domains = BTreeMap<String, Power>;
+/// How old it may be where somebody looks at how much nodes use.
+const LOOK: Duration = Duration::from_millis(900);
 
 /// The driver.
 #[derive(Debug)]
@@ -35,12 +39,15 @@ pub struct Xen {
     paths: Paths,
     consoles: Consoles,
     seen: Arc<Mutex<Option<(Instant, Domains)>>>,
+    /// Weight and cap, as they were set last. Asking Xen for them takes as long as setting them.
+    applied: Mutex<BTreeMap<NodeName, Applied>>,
 }
 
 impl Xen {
     /// A driver for nodes below these paths.
     pub fn new(paths: Paths) -> Self {
-        Self { consoles: Consoles::new(paths.clone()), paths, seen: Arc::default() }
+        let consoles = Consoles::new(paths.clone());
+        Self { consoles, paths, seen: Arc::default(), applied: Mutex::default() }
     }
 
     /// The domains as they were at most so long ago.
@@ -57,15 +64,21 @@ impl Xen {
     }
 
     fn power_now(&self, node: &NodeName) -> Result<Power, Fault> {
-        Ok(self.domains(Duration::ZERO)?.get(node.as_str()).copied().unwrap_or(Power::Off))
+        Ok(self.domains(Duration::ZERO)?.get(node.as_str()).map_or(Power::Off, |domain| domain.power))
     }
 
     /// Whoever watches must not be told what was before a start.
-    fn note_on(&self, node: &NodeName) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, domains)) = seen.as_mut() {
-            domains.insert(node.to_string(), Power::On);
-        }
+    fn forget_seen(&self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A domain that runs, as it was at most so long ago.
+    fn running(&self, node: &NodeName, stale: Duration) -> Result<Option<Domain>, Fault> {
+        Ok(self.domains(stale)?.get(node.as_str()).copied().filter(|domain| domain.power == Power::On))
+    }
+
+    fn applied(&self) -> MutexGuard<'_, BTreeMap<NodeName, Applied>> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes what is left of a domain that has ended: its name cannot be used again before. xl's own monitor
@@ -127,8 +140,12 @@ fn config(vm: &Vm<'_>, boot: Boot<'_>) -> String {
             )
         })
         .collect();
+    let limits = vm.node.limits;
+    let weight = Some(limits.weight).filter(|weight| *weight != WEIGHT);
+    let weight = weight.map(|weight| format!("cpu_weight = {weight}\n")).unwrap_or_default();
+    let cap = limits.cap.map(|cap| format!("cap = {cap}\n")).unwrap_or_default();
     format!(
-        "name = \"{}\"\ntype = \"pv\"\nkernel = \"{kernel}\"\n{ramdisk}{extra}memory = {}\nvcpus = {}\n\
+        "name = \"{}\"\ntype = \"pv\"\nkernel = \"{kernel}\"\n{ramdisk}{extra}memory = {}\nvcpus = {}\n{weight}{cap}\
          vif = [ \"mac={},bridge={},script=gatehouse-vif\" ]\ndisk = [ {} ]\n\
          on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n",
         vm.node.name,
@@ -146,7 +163,15 @@ impl Vmm for Xen {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_vcpus: None, memory_while_running: true, own_kernel: true, own_user: false }
+        Capabilities {
+            max_vcpus: None,
+            memory_while_running: true,
+            vcpus_while_running: true,
+            // What a node's back end reads and writes counts as the kernel's own.
+            disk_rate: false,
+            own_kernel: true,
+            own_user: false,
+        }
     }
 
     fn render(&self, vm: &Vm<'_>, boot: Boot<'_>) -> Launch {
@@ -164,11 +189,12 @@ impl Vmm for Xen {
     }
 
     fn start(&self, launch: &Launch) -> Result<(), Fault> {
-        match self.domains(Duration::ZERO)?.get(launch.node.as_str()) {
+        match self.domains(Duration::ZERO)?.get(launch.node.as_str()).map(|domain| domain.power) {
             Some(Power::On) => return Ok(()),
             Some(Power::Off) => self.clear(&launch.node)?,
             None => {}
         }
+        self.applied().remove(&launch.node);
         if let Some((path, text)) = &launch.config {
             fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).doing(|| "making conf/")?;
             fs::write(path, text).doing(|| format!("writing {}", path.display()))?;
@@ -180,7 +206,7 @@ impl Vmm for Xen {
         // Time for the console's reader to be there.
         std::thread::sleep(Duration::from_millis(500));
         tool::run("xl", &["unpause", launch.node.as_str()])?;
-        self.note_on(&launch.node);
+        self.forget_seen();
         Ok(())
     }
 
@@ -190,7 +216,7 @@ impl Vmm for Xen {
     }
 
     fn power(&self, node: &NodeName) -> Result<Power, Fault> {
-        Ok(self.domains(STALE)?.get(node.as_str()).copied().unwrap_or(Power::Off))
+        Ok(self.domains(STALE)?.get(node.as_str()).map_or(Power::Off, |domain| domain.power))
     }
 
     fn stop(&self, node: &NodeName, grace: Duration) -> Result<(), Fault> {
@@ -206,34 +232,28 @@ impl Vmm for Xen {
         let destroyed = tool::run("xl", &["destroy", node.as_str()]);
         if self.power_now(node)? == Power::On { destroyed.map(drop) } else { Ok(()) }
     }
-}
 
-/// Reads `xl list`: a heading, then `name id memory vcpus state time` for each domain. One that has ended but is
-/// not yet gone (`--ps--`) is off: it never runs again.
-fn read_list(text: &str) -> Domains {
-    let domain = |line: &str| {
-        let mut words = line.split_whitespace();
-        let (name, state) = (words.next()?, words.nth(3)?);
-        let power = if state.contains('s') || state.contains('d') { Power::Off } else { Power::On };
-        Some((name.to_owned(), power))
-    };
-    text.lines().skip(1).filter_map(domain).collect()
+    fn limit(&self, vm: &Vm<'_>) -> Result<Vec<String>, Fault> {
+        let name = &vm.node.name;
+        let Some(domain) = self.running(name, Duration::ZERO)? else { return Ok(Vec::new()) };
+        let started = fs::read_to_string(self.paths.conf(name).join("xl.cfg")).unwrap_or_default();
+        let applied = self.applied().get(name).copied().unwrap_or_else(|| scheduled(&started));
+        for args in changes(vm, domain, &started, applied) {
+            tool::run("xl", &args)?;
+        }
+        self.applied().insert(name.clone(), wanted(vm));
+        Ok(traffic::hold(&vif(domain.id), vm.index, vm.node.limits.network_rate).into_iter().collect())
+    }
+
+    fn usage(&self, vm: &Vm<'_>) -> Result<Option<Usage>, Fault> {
+        let domain = self.running(&vm.node.name, LOOK)?;
+        Ok(domain.map(|domain| used(domain, Path::new("/sys/class/net"), Path::new(BACK_ENDS))))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_domain_that_has_ended_is_off() {
-        let list = "Name        ID   Mem VCPUs\tState\tTime(s)\n\
-                    Domain-0     0  1024     2     r-----     100.0\n\
-                    ce           3   512     1     -b----      12.3\n\
-                    se           4     0     1     --ps--      12.3\n";
-        let found: Vec<_> = read_list(list).into_iter().collect();
-        let named = |name: &str, power| (name.to_owned(), power);
-        assert_eq!(found, [named("Domain-0", Power::On), named("ce", Power::On), named("se", Power::Off)]);
-    }
 
     #[test]
     fn renders_the_configuration() {

@@ -6,18 +6,24 @@ use gatehouse_model::{NodeName, Site, State};
 
 use super::{Lifecycle, STOP_GRACE, Wanted, phase};
 use crate::control::Steward as _;
-use crate::host::change::restarts;
+use crate::host::change::resized;
 
 impl Lifecycle {
     /// Takes up a site that has replaced another one: begins the lives of new nodes, ends those of nodes that are no
-    /// longer there, and starts again those whose VM must be another one.
-    pub fn take_up(self: &Arc<Self>, old: &Site, new: &Site) {
+    /// longer there, changes those that run and starts again those whose VM must be another one, if `restart` says so.
+    pub fn take_up(self: &Arc<Self>, old: &Site, new: &Site, restart: bool) {
         self.means.board.take_up(new);
         for node in &old.nodes {
             match new.node(node.name.as_str()) {
                 None => self.forget(&node.name),
-                Some(now) if !restarts(node, now).is_empty() => self.start_again(&node.name),
-                Some(_) => {}
+                Some(now) => {
+                    let (restarts, at_once) = resized(node, now, self.means.driver.capabilities());
+                    if restart && !restarts.is_empty() {
+                        self.start_again(&node.name);
+                    } else if !at_once.is_empty() {
+                        self.hold_soon(&node.name);
+                    }
+                }
             }
         }
         for node in new.nodes.iter().filter(|node| old.node(node.name.as_str()).is_none()) {

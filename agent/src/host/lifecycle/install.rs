@@ -8,7 +8,7 @@ use gatehouse_model::site::Node;
 use gatehouse_model::{Doing as _, Fault, State};
 
 use super::record::Record;
-use super::{BRIDGE, Lifecycle, VACATED, Wanted, number, phase, room};
+use super::{Lifecycle, VACATED, Wanted, phase, room};
 use crate::control::board::{NodeState, now_millis};
 use crate::vmm::{Boot, Power, Vm, initrd};
 use crate::wire::{Ack, Milestone, Passport};
@@ -60,10 +60,11 @@ impl Lifecycle {
         let token = self.means.tokens.issue(&node.name);
         initrd::write(&archives, &self.passport(node, Some(token)), &at)?;
         let path = self.means.paths.depot.join(&kernel.kernel.path);
-        let index = number::of(&self.means.paths, &node.name)?;
-        let vm = Vm { node, index, stores, bridge: BRIDGE };
+        let vm = Vm { stores, ..self.vm(node)? };
         let launch = self.means.driver.render(&vm, Boot::Install { kernel: &path, initrd: &at });
-        let result = self.means.driver.start(&launch).and_then(|()| self.follow_installer(node));
+        let started = self.means.driver.start(&launch);
+        self.hold(node);
+        let result = started.and_then(|()| self.follow_installer(node));
         // It holds the token; that it can no longer be used is no reason to keep it.
         let _ = fs::remove_file(&at);
         result

@@ -4,6 +4,7 @@
 mod change;
 mod health;
 mod install;
+mod limits;
 mod machine;
 mod number;
 mod queue;
@@ -164,6 +165,7 @@ impl Lifecycle {
         for node in &now.site.nodes {
             lifecycle.begin(node);
         }
+        lifecycle.watch_usage();
         lifecycle
     }
 

@@ -9,7 +9,7 @@ use gatehouse_model::{Doing as _, Fault, State};
 
 use super::record::Record;
 use super::turn::Turn;
-use super::{BRIDGE, Lifecycle, VACATED, Wanted, number, phase};
+use super::{Lifecycle, VACATED, Wanted, phase};
 use crate::control::board::NodeState;
 use crate::vmm::{Boot, Power, Vm};
 
@@ -35,14 +35,14 @@ impl Lifecycle {
         board.say(&phase(&node.name), "starting", State::Started, "");
         let kind = self.means.driver.kind().to_string();
         let kernel = self.means.depot.kernels.get(&kind).map(|k| self.means.paths.depot.join(&k.kernel.path));
-        let index = number::of(&self.means.paths, &node.name)?;
-        let vm = Vm { node, index, stores: self.stores(node)?, bridge: BRIDGE };
+        let vm = Vm { stores: self.stores(node)?, ..self.vm(node)? };
         let boot =
             Boot::Disk { kernel: kernel.as_deref().unwrap_or(&self.means.paths.depot), root: &record.root };
         let launch = self.means.driver.render(&vm, boot);
         for tries in 1.. {
             let started = self.means.driver.start(&launch).doing(|| format!("starting node {}", node.name));
             self.starts.leave(&node.name);
+            self.hold(node);
             match started.and_then(|()| self.await_running(node, &mut turn)) {
                 // A busy machine's vmm may lose patience with its own disks: nobody is there to start the node again.
                 Err(fault) if tries < MOST_STARTS && self.means.driver.power(&node.name)? == Power::Off => {
@@ -94,6 +94,7 @@ impl Lifecycle {
         let known = matches!(self.shown(&node.name), Some(NodeState::Running | NodeState::Ailing));
         if !known && let Some(record) = record {
             self.means.driver.adopt(&node.name)?;
+            self.hold(node);
             let up =
                 TcpStream::connect_timeout(&SocketAddr::from((node.address, 22)), Duration::from_secs(2));
             if up.is_ok() {

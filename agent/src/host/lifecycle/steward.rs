@@ -8,6 +8,8 @@ use gatehouse_model::{Doing as _, Exit, Fault, NodeName};
 use super::record::Record;
 use super::{Lifecycle, STOP_GRACE, Wanted, next_step};
 use crate::control::Steward;
+use crate::control::board::now_millis;
+use crate::control::usage::{HostUsage, NodeUsage, SiteUsage};
 use crate::vmm::Power;
 
 impl Lifecycle {
@@ -109,5 +111,16 @@ impl Steward for Lifecycle {
             format!("{} {}", next_step(installed, power, self.wanted(&node.name)), node.name)
         };
         self.means.current.get().site.nodes.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    fn usage(&self) -> SiteUsage {
+        let node = |node: &Node| {
+            let (usage, allocated) = self.used(node);
+            let status = self.means.board.node(&node.name);
+            NodeUsage::of(node, status, usage, allocated)
+        };
+        let nodes = self.means.current.get().site.vms().map(node).collect();
+        let dirs = [&self.means.paths.vms, &self.means.paths.state];
+        SiteUsage { at: now_millis(), host: HostUsage::of_this(&dirs), nodes }
     }
 }
