@@ -62,6 +62,12 @@ impl Work {
         seen.stdout
     }
 
+    /// Fetches what was changed on the machine.
+    pub fn pull(&self) {
+        let pulled = self.git(&["pull", "--quiet", "--ff-only", "origin", "main"]);
+        assert_eq!(pulled.code, 0, "{pulled:?}");
+    }
+
     /// Throws away what was refused.
     pub fn start_over(&self) {
         assert_eq!(self.git(&["reset", "--quiet", "--hard", "origin/main"]).code, 0);

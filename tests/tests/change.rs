@@ -44,6 +44,7 @@ fn a_running_site_is_changed_by_pushing_to_it() {
     a_node_comes(&trial, &work);
     a_resource_reaches_the_node_that_it_concerns(&trial, &work);
     a_package_comes_and_goes(&trial, &work);
+    a_node_is_held_to_its_limits(&trial, &work);
     a_node_is_resized(&trial, &work);
     a_node_goes(&trial, &dir, &work);
 
@@ -137,6 +138,52 @@ fn a_package_comes_and_goes(trial: &Try, work: &Work) {
     let refused = work.push("add a package that the pool does not have");
     assert!(refused.code != 0 && refused.stderr.contains("packages.extra"), "{refused:?}");
     work.start_over();
+}
+
+/// `gatectl node set` changes single values, in the file and in force, and what it refuses changes nothing.
+fn a_node_is_held_to_its_limits(trial: &Try, work: &Work) {
+    let set = |args: &[&str]| trial.gatectl(&[&["node", "set", "node1"], args].concat());
+    let (newest, boot) = (work.newest(), boot_of(trial, "node1"));
+    for (args, code) in [(&["--weight", "0"][..], 2), (&["--vcpus", "2"], 2), (&[], 2)] {
+        let refused = set(args);
+        assert_eq!(refused.code, code, "{refused:?}");
+    }
+    assert_eq!(work.newest(), newest, "a refused change is there");
+
+    let done = set(&["--network-rate", "8Mbit/s", "--weight", "64", "--memory", "600MiB"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let said = "node1: at once, weight 256 becomes 64\nnode1: at once, network-rate none becomes 8Mbit/s\n\
+                node1: at its next start, memory 512MiB becomes 600MiB\n";
+    assert!(done.stdout.starts_with(said), "{done:?}");
+    assert_eq!(boot_of(trial, "node1"), boot, "it was started again");
+    work.pull();
+    let toml = fs::read_to_string(work.file("site.toml")).expect("read");
+    assert!(toml.contains("\nweight = 64\n") && toml.contains("# The nodes, in the order"), "{toml}");
+
+    // 4 MiB at 1 MB a second; without the rate it takes a tenth of that.
+    let begun = std::time::Instant::now();
+    let came = trial.ssh("node1", "head -c 4194304 /dev/zero").stdout.len();
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("{came} bytes from node1 in {seconds:.1} s at 8 Mbit/s");
+    let top = top(trial, "node1");
+    let held = top["not-held"].to_string();
+    assert!(held.contains("network-rate") || seconds > 3.0, "{seconds} s: {held}");
+    assert!(top["usage"]["sent"].as_u64() > Some(4 << 20), "{top}");
+    assert!(top["usage"]["memory"].as_u64() > Some(32 << 20) && top["allocated"].as_u64() > Some(0), "{top}");
+    assert!(top["cpu-percent"].as_f64().is_some() && top["limits"]["weight"] == 64, "{top}");
+
+    let done = set(&["--network-rate", "none", "--weight", "none", "--memory", "512MiB"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    work.pull();
+}
+
+/// What `gatectl top` says of a node.
+fn top(trial: &Try, name: &str) -> Value {
+    let seen = trial.gatectl(&["top", "--once", "--json"]);
+    assert_eq!(seen.code, 0, "{seen:?}");
+    let top: Value = serde_json::from_str(&seen.stdout).expect("JSON");
+    let nodes = top["nodes"].as_array().expect("nodes");
+    nodes.iter().find(|node| node["name"] == name).expect(name).clone()
 }
 
 /// More memory and a larger disk: its VM is another one, its file system has the room, and what is on it stays.

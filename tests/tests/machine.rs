@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gatehouse_model::evaluation::{self, Evaluation};
 use gatehouse_tests::{Try, gatehouse, has, outcome, run, site};
+use serde_json::Value;
 
 const BOOT: Duration = Duration::from_secs(2400);
 const NODES: [&str; 4] = ["ce", "se", "ui", "wn"];
@@ -48,6 +49,7 @@ fn the_image_installs_its_site_through_a_power_cut_and_keeps_it_running() {
     an_agent_that_dies_leaves_the_nodes_running(&machine);
     a_push_over_ssh_reaches_its_node(&machine, &dir, temp.path());
     every_command_of_the_grid_succeeds(&machine);
+    a_node_that_burns_leaves_the_others_their_share(&machine);
     if !is_full() {
         machine.kill();
         return;
@@ -129,6 +131,56 @@ fn every_command_of_the_grid_succeeds(machine: &Try) {
     assert_eq!(labels, all, "{seen:?}");
     assert!(found.tests.iter().all(|figures| figures.failed == 0), "{seen:?}");
     println!("{}", evaluation::table(&found, evaluation::Beside::default()));
+}
+
+/// Two nodes want all of one processor: they have it by their weights. Then one has it alone, and keeps to its cap.
+fn a_node_that_burns_leaves_the_others_their_share(machine: &Try) {
+    let on_host = |command: &str| {
+        let done = machine.ssh("gateway", command);
+        assert_eq!(done.code, 0, "{command}: {done:?}");
+        done.stdout
+    };
+    let burn = |node: &str, seconds: u32| {
+        let command = format!("timeout {seconds} sh -c 'while :; do :; done' >/dev/null 2>&1 </dev/null &");
+        assert_eq!(machine.ssh(node, &command).code, 0, "{node}");
+    };
+    // When it was asked, in seconds, and the processor time of se and wn until then.
+    let spent = || -> [f64; 3] {
+        let top: Value = serde_json::from_str(&on_host("gatectl top --once --json")).expect("JSON");
+        let of = |name: &str| {
+            let node = top["nodes"].as_array().expect("nodes").iter().find(|node| node["name"] == name);
+            node.expect(name)["usage"]["cpu-seconds"].as_f64().expect("a figure")
+        };
+        [top["at"].as_f64().expect("a time") / 1000.0, of("se"), of("wn")]
+    };
+    let during = |seconds: u32| -> [f64; 3] {
+        let before = spent();
+        on_host(&format!("sleep {seconds}"));
+        let after = spent();
+        std::array::from_fn(|at| after[at] - before[at])
+    };
+
+    on_host("xl vcpu-pin se all 1 && xl vcpu-pin wn all 1");
+    let said = on_host("gatectl node set se --weight 64 && gatectl node set wn --weight 512");
+    assert_eq!(
+        said, "se: at once, weight 256 becomes 64\nwn: at once, weight 256 becomes 512\n",
+        "nothing else changes"
+    );
+    burn("se", 30);
+    burn("wn", 30);
+    let [time, se, wn] = during(15);
+    println!("in {time:.1} s: se, of weight 64, {se:.1} s; wn, of weight 512, {wn:.1} s");
+    // By weight alone it is one to eight; the host's own work comes in between.
+    assert!(wn > 4.0 * se && wn > 0.4 * time, "se {se:.1} s, wn {wn:.1} s of {time:.1} s");
+
+    on_host("gatectl node set se --weight none --cap 25 && gatectl node set wn --weight none");
+    on_host("xl vcpu-pin se all all && xl vcpu-pin wn all all");
+    burn("se", 25);
+    let [time, se, _] = during(12);
+    println!("in {time:.1} s: se, capped at 25 %, {se:.1} s");
+    assert!(se < 0.35 * time && se > 0.1 * time, "se {se:.1} s of {time:.1} s");
+    on_host("gatectl node set se --cap none");
+    assert!(on_host("gatectl site log").lines().count() >= 5, "what was set is in the history");
 }
 
 /// Ids of the domains, by name.

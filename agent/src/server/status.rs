@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::Server;
 use crate::control::board::{NodeState, NodeStatus, Status};
 use crate::control::keeping::{ProfileStatus, Standing};
+use crate::vmm::usage::Usage;
 use crate::wire::{Failure, PhaseTime};
 
 /// The page needs nothing but itself.
@@ -47,6 +48,10 @@ struct ShownNode {
     message: Option<String>,
     standing: Standing,
     profile: ProfileStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocated: Option<u64>,
 }
 
 fn shown(status: Status, known: bool) -> Shown {
@@ -57,6 +62,8 @@ fn shown(status: Status, known: bool) -> Shown {
         phases: node.phases,
         address: known.then_some(node.address),
         message: known.then_some(node.message),
+        usage: node.usage.filter(|_| known),
+        allocated: node.allocated.filter(|_| known),
         standing: node.profile.standing(),
         profile: if known { node.profile } else { redacted(node.profile) },
     };
@@ -122,6 +129,7 @@ fn render_metrics(status: &Status) -> String {
         }
     }
     profile_metrics(status, &mut out);
+    usage_metrics(status, &mut out);
     out
 }
 
@@ -148,5 +156,61 @@ fn profile_metrics(status: &Status, out: &mut String) {
                 let _ = writeln!(out, "gatehouse_node_{name}{{node=\"{}\"}} {value}", node.name);
             }
         }
+    }
+}
+
+/// What nodes use, by name and kind; what is not known is left out.
+const USED: [(&str, &str, Used); 7] = [
+    ("cpu_seconds_total", "counter", |node| Some(node.usage?.cpu_seconds.to_string())),
+    ("memory_bytes", "gauge", |node| Some(node.usage?.memory.to_string())),
+    ("received_bytes_total", "counter", |node| Some(node.usage?.received?.to_string())),
+    ("sent_bytes_total", "counter", |node| Some(node.usage?.sent?.to_string())),
+    ("read_bytes_total", "counter", |node| Some(node.usage?.read?.to_string())),
+    ("written_bytes_total", "counter", |node| Some(node.usage?.written?.to_string())),
+    ("disk_allocated_bytes", "gauge", |node| Some(node.allocated?.to_string())),
+];
+
+type Used = fn(&NodeStatus) -> Option<String>;
+
+fn usage_metrics(status: &Status, out: &mut String) {
+    for (name, kind, used) in USED {
+        let values: Vec<_> = status.nodes.iter().filter_map(|node| Some((&node.name, used(node)?))).collect();
+        if values.is_empty() {
+            continue;
+        }
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "# TYPE gatehouse_node_{name} {kind}");
+        for (node, value) in values {
+            let _ = writeln!(out, "gatehouse_node_{name}{{node=\"{node}\"}} {value}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::board::Board;
+    use crate::server::sample_site;
+
+    #[test]
+    fn figures_are_of_what_is_known() {
+        let site = sample_site();
+        let board = Board::new(&site);
+        let before = render_metrics(&board.status());
+        let usage = Usage { cpu_seconds: 2.5, memory: 1 << 20, sent: Some(9), ..Usage::default() };
+        board.of_usage(&site.nodes[0].name, Some(usage), Some(4096));
+        let status = board.status();
+        let after = render_metrics(&status);
+        assert_eq!(
+            after.strip_prefix(&before),
+            Some(
+                "# TYPE gatehouse_node_cpu_seconds_total counter\ngatehouse_node_cpu_seconds_total{node=\"node1\"} 2.5\n\
+                 # TYPE gatehouse_node_memory_bytes gauge\ngatehouse_node_memory_bytes{node=\"node1\"} 1048576\n\
+                 # TYPE gatehouse_node_sent_bytes_total counter\ngatehouse_node_sent_bytes_total{node=\"node1\"} 9\n\
+                 # TYPE gatehouse_node_disk_allocated_bytes gauge\ngatehouse_node_disk_allocated_bytes{node=\"node1\"} 4096\n"
+            )
+        );
+        assert_eq!(shown(status.clone(), true).nodes[0].usage, Some(usage));
+        assert_eq!(shown(status, false).nodes[0].usage, None, "strangers see names and states");
     }
 }
