@@ -18,12 +18,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::console::Consoles;
+use super::process::{FIRST_UID, make_tap, may_change_user, tap};
 use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, pipes};
 use crate::paths::Paths;
-use crate::tool;
-
-/// The first node's user; the others follow. Above Debian's system and ordinary users, below the subordinate ranges.
-const FIRST_UID: u32 = 61_300;
 
 /// The driver.
 #[derive(Debug)]
@@ -85,17 +82,6 @@ impl Uml {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
-}
-
-/// Whether this process may start others as other users: root outside of a user namespace with one user.
-fn may_change_user() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let users = map.split_whitespace().nth(2).and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
-    nix::unistd::geteuid().is_root() && users > u64::from(FIRST_UID)
-}
-
-fn tap(index: u32) -> String {
-    format!("ghtap{index}")
 }
 
 impl Vmm for Uml {
@@ -205,22 +191,6 @@ impl Vmm for Uml {
         }
         Err(Fault::new(format!("node {node} runs on as process group {group} after SIGKILL")))
     }
-}
-
-/// A fresh tap for every start: offload settings of the last one would stay on it.
-fn make_tap(tap: &str, bridge: &str, uid: Option<u32>) -> Result<(), Fault> {
-    if Path::new("/sys/class/net").join(tap).exists() {
-        tool::run("ip", &["link", "delete", tap])?;
-    }
-    let mut args = vec!["tuntap", "add", "dev", tap, "mode", "tap"];
-    let uid = uid.map(|uid| uid.to_string());
-    if let Some(uid) = &uid {
-        args.extend(["user", uid]);
-    }
-    tool::run("ip", &args).map_err(|fault| {
-        fault.help("make /dev/net/tun readable and writable for everyone, as Debian has it, or start as root")
-    })?;
-    tool::run("ip", &["link", "set", tap, "master", bridge, "up"]).map(drop)
 }
 
 /// Sends one command to a UML's management console: 524 bytes, native byte order (`arch/um/drivers/mconsole.h`).

@@ -34,7 +34,10 @@ impl Lifecycle {
         self.show(node, NodeState::Starting, record);
         board.say(&phase(&node.name), "starting", State::Started, "");
         let kind = self.means.driver.kind().to_string();
-        let kernel = self.means.depot.kernels.get(&kind).map(|k| self.means.paths.depot.join(&k.kernel.path));
+        let kernel =
+            self.means.depot.kernels.get(&kind).map(|known| {
+                self.means.paths.depot.join(&known.loader.as_ref().unwrap_or(&known.kernel).path)
+            });
         let index = number::of(&self.means.paths, &node.name)?;
         let vm = Vm { node, index, stores: self.stores(node)?, bridge: BRIDGE };
         let boot =
