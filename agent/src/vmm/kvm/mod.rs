@@ -215,7 +215,13 @@ mod tests {
 
     fn driver(run: &Path, accelerator: Accelerator, own_user: bool) -> Kvm {
         let paths = Paths::trial(run, run);
-        Kvm { consoles: Consoles::new(paths.clone()), paths, children: Mutex::default(), accelerator, own_user }
+        Kvm {
+            consoles: Consoles::new(paths.clone()),
+            paths,
+            children: Mutex::default(),
+            accelerator,
+            own_user,
+        }
     }
 
     #[test]
