@@ -212,6 +212,8 @@ pub enum TryVmm {
     Xen,
     /// No image and no emulator: User Mode Linux in a network namespace of this machine
     Uml,
+    /// No image: QEMU in a network namespace of this machine, for every node one
+    Kvm,
 }
 
 /// `gatehouse try`.
@@ -292,6 +294,7 @@ impl From<TryVmm> for VmmKind {
         match vmm {
             TryVmm::Xen => Self::Xen,
             TryVmm::Uml => Self::Uml,
+            TryVmm::Kvm => Self::Kvm,
         }
     }
 }

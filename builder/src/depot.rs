@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::cache::{Cache, digest_file, settle};
 use crate::image::grub::Grub;
+use crate::image::loader;
 use crate::pool;
 use crate::root::{Finish, Wanted, ensure, ensure_all};
 use crate::tools::Tools;
@@ -84,8 +85,10 @@ pub fn wanted<'a>(contents: &Contents<'a>) -> Result<Vec<Wanted<'a>>, Fault> {
     if contents.lock.set(SET_MACHINE).is_some() {
         all.push(installer(SET_MACHINE, contents)?);
     }
-    if contents.vmm == VmmKind::Uml {
+    if contents.vmm != VmmKind::Xen {
         all.push(Tools::wanted(set(contents.lock, SET_TOOLS)?));
+    }
+    if contents.vmm == VmmKind::Uml {
         all.push(uml_modules(contents)?);
     }
     all.extend(layered(contents).map(|set| node(set, contents)));
@@ -133,11 +136,20 @@ fn kernel(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<NodeKerne
         let kernel = uml_kernel(&tools, cache, to)?;
         let modules =
             add_layer(&ensure(&uml_modules(contents)?, contents.lock, cache)?, to, "kernels/uml/modules")?;
-        return Ok(NodeKernel { kernel, initrd: vec![base], modules: Some(modules) });
+        return Ok(NodeKernel { kernel, initrd: vec![base], loader: None, modules: Some(modules) });
     }
     let modules = add(to, &installer.join("modules.cpio.zst"), "installer/modules.cpio.zst")?;
     let kernel = add(to, &installer.join("vmlinuz"), "kernels/linux/vmlinuz")?;
-    Ok(NodeKernel { kernel, initrd: vec![base, modules], modules: None })
+    // Xen has PV-GRUB.
+    let loader = (contents.vmm == VmmKind::Kvm).then(|| node_loader(contents, cache, to)).transpose()?;
+    Ok(NodeKernel { kernel, initrd: vec![base, modules], loader, modules: None })
+}
+
+/// What starts a node from its own disk under QEMU.
+fn node_loader(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<FileRef, Fault> {
+    let packages = set(contents.lock, SET_TOOLS)?;
+    let tools = Tools::open(packages, contents.lock, cache)?;
+    add(to, &loader::make(&tools, &packages.closure(), cache)?, "kernels/kvm/loader")
 }
 
 /// What machines of their own start, where the site has any.
@@ -148,7 +160,7 @@ fn machine(contents: &Contents<'_>, cache: &Cache, to: &Path) -> Result<Option<M
     let installer = ensure(&installer(SET_MACHINE, contents)?, contents.lock, cache)?;
     let installer = |name: &str| add(to, &installer.join(name), &format!("machine/{name}"));
     let initrd = vec![installer("base.cpio.zst")?, installer("modules.cpio.zst")?];
-    let kernel = NodeKernel { kernel: installer("vmlinuz")?, initrd, modules: None };
+    let kernel = NodeKernel { kernel: installer("vmlinuz")?, initrd, loader: None, modules: None };
     let tools_set = set(contents.lock, SET_TOOLS)?;
     let tools = Tools::open(tools_set, contents.lock, cache)?;
     let grub = Grub::make(&tools, &tools_set.closure(), cache)?;

@@ -7,6 +7,7 @@ pub mod lan;
 pub mod roots;
 pub mod work;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,6 +15,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use roots::Tree;
 
 /// The top of the source tree.
 pub fn top() -> PathBuf {
@@ -93,8 +96,17 @@ pub fn run_gatehouse(args: &[&str]) -> Ended {
 
 /// Starts a trial of a site under User Mode Linux with its state in a directory.
 pub fn try_uml(site: &Path, dir: &Path, more: &[&str]) -> Try {
+    try_under("uml", site, dir, more)
+}
+
+/// The same under QEMU.
+pub fn try_kvm(site: &Path, dir: &Path, more: &[&str]) -> Try {
+    try_under("kvm", site, dir, more)
+}
+
+fn try_under(vmm: &str, site: &Path, dir: &Path, more: &[&str]) -> Try {
     let mut command = Command::new(gatehouse());
-    command.arg("try").arg(site).args(["--vmm", "uml", "--json", "--dir"]).arg(dir).args(more);
+    command.arg("try").arg(site).args(["--vmm", vmm, "--json", "--dir"]).arg(dir).args(more);
     Try::start(&mut command, dir)
 }
 
@@ -164,6 +176,22 @@ impl Try {
         // An emulated host that installs nodes takes its time to greet anybody.
         let options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=300"];
         run(Command::new("ssh").arg("-F").arg(config).args(options).args([name, command]))
+    }
+
+    /// A running node's root, by way of a tar file.
+    ///
+    /// # Panics
+    /// It cannot be packed.
+    pub fn packed(&self, name: &str, to: &Path) -> Tree {
+        let mut command = Command::new("ssh");
+        command.arg("-F").arg(self.dir.join("ssh/config")).args(["-o", "BatchMode=yes", name]);
+        command.arg(
+            "tar --one-file-system --numeric-owner --format=posix --xattrs --xattrs-include='*' -C / -cf - .",
+        );
+        let status = command.stdin(Stdio::null()).stdout(File::create(to).expect("made")).status();
+        // 1: a file has changed while it was read, as logs do.
+        assert!(status.is_ok_and(|status| matches!(status.code(), Some(0 | 1))), "tar failed");
+        Tree::read(to)
     }
 
     /// Asks the trial's agent, as `gatectl` does.

@@ -1,14 +1,13 @@
 //! Package by package: a node that is installed from the pool is the same as one installed from a layer, and the pool
 //! is a repository that apt takes packages from.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use gatehouse_tests::roots::{Exclusions, Tree};
-use gatehouse_tests::{Try, gatehouse, has, outcome, site};
+use gatehouse_tests::roots::Exclusions;
+use gatehouse_tests::{Try, has, outcome, site, try_uml};
 
 const INSTALL: Duration = Duration::from_secs(1200);
 
@@ -21,24 +20,9 @@ const APT: &str = "set -e
 
 /// Starts a trial of a site and answers it when its node is up.
 fn started(site: &Path, dir: &Path) -> Try {
-    let mut command = Command::new(gatehouse());
-    command.arg("try").arg(site).args(["--vmm", "uml", "--json", "--dir"]).arg(dir);
-    let mut trial = Try::start(&mut command, dir);
+    let mut trial = try_uml(site, dir, &[]);
     trial.wait_for("running; log in", INSTALL);
     trial
-}
-
-/// The root of a trial's node as a tar stream.
-fn packed(dir: &Path, to: &Path) -> Tree {
-    let mut command = Command::new("ssh");
-    command.arg("-F").arg(dir.join("ssh/config")).args(["-o", "BatchMode=yes", "node1"]);
-    command.arg(
-        "tar --one-file-system --numeric-owner --format=posix --xattrs --xattrs-include='*' -C / -cf - .",
-    );
-    let status = command.stdin(Stdio::null()).stdout(File::create(to).expect("made")).status();
-    // 1: a file has changed while it was read, as logs do.
-    assert!(status.is_ok_and(|status| matches!(status.code(), Some(0 | 1))), "tar failed");
-    Tree::read(to)
 }
 
 fn ended(trial: Try) -> f64 {
@@ -73,14 +57,14 @@ fn both_ways_give_the_same_tree_and_apt_takes_the_pool() {
     assert!(trial.saw("installing packages"), "the node was not installed package by package");
     let apt = trial.ssh("node1", APT);
     assert!(apt.code == 0 && apt.stdout.ends_with("taken\n"), "{apt:?}");
-    let ours = packed(&at("by-pool"), &at("pool.tar"));
+    let ours = trial.packed("node1", &at("pool.tar"));
     let pool_seconds = ended(trial);
 
     // The same versions, whatever the archive has in the meantime.
     fs::copy(by_pool.join("site.lock"), by_layer.join("site.lock")).expect("locked");
     let trial = started(&by_layer, &at("by-layer"));
     assert!(trial.saw("unpacking layer"), "the node was not installed from a layer");
-    let theirs = packed(&at("by-layer"), &at("layer.tar"));
+    let theirs = trial.packed("node1", &at("layer.tar"));
     println!("install: {pool_seconds} s from the pool, {} s from a layer", ended(trial));
 
     let exclusions = Exclusions::parse(include_str!("pool.exclusions"), &["two nodes"]);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, PackageId, lock::Closure};
+use crate::site::VmmKind;
+use crate::{Digest, Fault, PackageId, lock::Closure};
 
 /// One file by path (relative to the depot or output directory), size in bytes and digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,10 +32,14 @@ pub struct Layer {
 /// What a hypervisor starts to install or run a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeKernel {
-    /// The kernel; for UML the executable, started with the loader beside it when `loader` is set.
+    /// The kernel; for UML the executable.
     pub kernel: FileRef,
     /// The installer's initramfs for this kernel: compressed cpio archives, concatenated in this order.
     pub initrd: Vec<FileRef>,
+    /// What is started instead of a kernel to run the system on a node's own disk, for a vmm that has no such program
+    /// of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loader: Option<FileRef>,
     /// The modules of a kernel that no node's packages bring: laid over every node's packages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modules: Option<Layer>,
@@ -89,6 +94,18 @@ pub struct Depot {
     pub layers: BTreeMap<Closure, Layer>,
     /// The packages, one by one: for nodes whose closure has no layer, and for later changes.
     pub pool: Pool,
+}
+
+impl Depot {
+    /// What a vmm starts.
+    ///
+    /// # Errors
+    /// The depot was made for others.
+    pub fn kernel(&self, kind: VmmKind) -> Result<&NodeKernel, Fault> {
+        self.kernels.get(&kind.to_string()).ok_or_else(|| {
+            Fault::new(format!("the depot has no kernel for {kind}")).help("build the image for this vmm")
+        })
+    }
 }
 
 /// One partition of an image.

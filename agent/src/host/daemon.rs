@@ -24,6 +24,7 @@ use crate::paths::Paths;
 use crate::server::approval::Approvals;
 use crate::server::tokens::Tokens;
 use crate::server::{Server, ServerConfig};
+use crate::vmm::kvm::Kvm;
 use crate::vmm::uml::Uml;
 use crate::vmm::xen::Xen;
 use crate::vmm::{self, Vmm};
@@ -77,7 +78,7 @@ pub fn serve(
     let (site, lock) = read_site(&paths.site())?;
     let depot = read_depot(paths)?;
     let board = board(&site, sinks, paths);
-    let driver = driver(&site, paths)?;
+    let driver = driver(&site, paths, &depot, &board)?;
     let ack = SocketAddr::from((Ipv4Addr::UNSPECIFIED, site.server.ack_port));
     let current = Arc::new(Current::new(site, lock));
     let (tokens, approvals) = (Arc::new(Tokens::new()), Arc::new(Approvals::default()));
@@ -172,14 +173,15 @@ fn read_depot(paths: &Paths) -> Result<Depot, Fault> {
 }
 
 /// The driver of the site's vmm; a node that asks for what it lacks is a refusal.
-fn driver(site: &Site, paths: &Paths) -> Result<Box<dyn Vmm>, Fault> {
+fn driver(site: &Site, paths: &Paths, depot: &Depot, board: &Board) -> Result<Box<dyn Vmm>, Fault> {
     let driver: Box<dyn Vmm> = match site.host.vmm {
         VmmKind::Uml => Box::new(Uml::new(paths.clone())?),
         VmmKind::Xen => Box::new(Xen::new(paths.clone())),
         VmmKind::Kvm => {
-            return Err(
-                Refusal::new("this agent has no driver for kvm", "write vmm = \"xen\" or \"uml\"").into()
-            );
+            let kernel = paths.depot.join(&depot.kernel(VmmKind::Kvm)?.kernel.path);
+            let (kvm, how) = Kvm::new(paths.clone(), &kernel)?;
+            board.say("host", "choosing how nodes run", State::Succeeded, how);
+            Box::new(kvm)
         }
     };
     let lacks: Vec<String> =

@@ -223,27 +223,39 @@ pub struct BootEntry {
     pub initrd: Option<String>,
     /// UUID of the root file system.
     pub root: String,
-    /// The consoles, as kernel arguments.
+    /// The consoles, and whatever else a machine asks of the kernel, as its arguments.
     pub consoles: &'static str,
+    /// The kernel and its arguments under Xen, where the node's disk may be started there.
+    pub xen: Option<(String, &'static str)>,
     /// More kernel arguments.
     pub cmdline: String,
     /// Seconds to wait for somebody at the console.
     pub timeout: u32,
 }
 
-/// `grub.cfg`. PV-GRUB finds this file itself, and `$root` is then the file system it lies on. It shows no progress:
+/// `grub.cfg`. Every GRUB finds this file itself, and `$root` is then the file system it lies on. PV-GRUB shows no progress:
 /// each change of that would go through hypervisor and host, for seconds where those are emulated.
 pub fn grub_cfg(entry: &BootEntry) -> String {
-    let BootEntry { kernel, initrd, root, consoles, cmdline, timeout } = entry;
+    let BootEntry { kernel, initrd, root, consoles, xen, cmdline, timeout } = entry;
     let mut out = format!(
         "# Written by Gatehouse from the node's profile.\nset default=0\nset timeout={timeout}\n\
-         set enable_progress_indicator=0\n\n\
-         menuentry 'Debian' {{\n    linux {kernel} root=UUID={root} ro {consoles}"
+         set enable_progress_indicator=0\n\nmenuentry 'Debian' {{\n"
     );
-    if !cmdline.trim().is_empty() {
-        let _ = write!(out, " {}", cmdline.trim());
+    let linux = |kernel: &str, more: &str| {
+        let words = format!("linux {kernel} root=UUID={root} ro {more} {}", cmdline.trim());
+        words.trim_end().to_owned()
+    };
+    let plain = linux(kernel, consoles);
+    match xen {
+        Some((kernel, consoles)) => put(
+            &mut out,
+            format_args!(
+                "    if [ \"$grub_platform\" = xen ]; then\n        {}\n    else\n        {plain}\n    fi",
+                linux(kernel, consoles)
+            ),
+        ),
+        None => put(&mut out, format_args!("    {plain}")),
     }
-    out.push('\n');
     if let Some(initrd) = initrd {
         put(&mut out, format_args!("    initrd {initrd}"));
     }
@@ -372,18 +384,22 @@ mod tests {
             kernel: "/vmlinuz".into(),
             initrd: Some("/initrd.img".into()),
             root: "u-u".into(),
-            consoles: "console=hvc0",
+            consoles: "console=ttyS0",
+            xen: Some(("/vmlinux.gz".into(), "console=hvc0")),
             cmdline: String::new(),
             timeout: 0,
         };
         assert_eq!(
             grub_cfg(&entry),
             "# Written by Gatehouse from the node's profile.\nset default=0\nset timeout=0\n\
-             set enable_progress_indicator=0\n\nmenuentry 'Debian' {\n    linux /vmlinuz root=UUID=u-u ro console=hvc0\n    initrd /initrd.img\n}\n"
+             set enable_progress_indicator=0\n\nmenuentry 'Debian' {\n    \
+             if [ \"$grub_platform\" = xen ]; then\n        linux /vmlinux.gz root=UUID=u-u ro console=hvc0\n    \
+             else\n        linux /vmlinuz root=UUID=u-u ro console=ttyS0\n    fi\n    initrd /initrd.img\n}\n"
         );
-        entry.cmdline = " quiet ".into();
-        entry.initrd = None;
-        assert!(grub_cfg(&entry).ends_with("console=hvc0 quiet\n}\n"));
+        (entry.xen, entry.initrd, entry.cmdline) = (None, None, " quiet ".into());
+        assert!(
+            grub_cfg(&entry).ends_with("{\n    linux /vmlinuz root=UUID=u-u ro console=ttyS0 quiet\n}\n")
+        );
         assert!(sshd("no").contains("PermitRootLogin no\n"));
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod console;
 pub mod initrd;
+pub mod kvm;
 mod pipes;
 pub mod process;
 pub mod store;
@@ -65,7 +66,7 @@ pub enum Boot<'a> {
     },
     /// Its own disk.
     Disk {
-        /// The kernel, for a vmm whose nodes do not boot their own.
+        /// The kernel, for a vmm whose nodes do not boot their own, or what loads theirs.
         kernel: &'a Path,
         /// The root filesystem as a kernel argument: `PARTUUID=…`.
         root: &'a str,

@@ -18,14 +18,10 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::console::Consoles;
-use super::process::{Processes, Running};
+use super::process::{FIRST_UID, Processes, Running, make_tap, may_change_user, tap};
 use super::usage::Usage;
 use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, pipes};
 use crate::paths::Paths;
-use crate::tool;
-
-/// The first node's user; the others follow. Above Debian's system and ordinary users, below the subordinate ranges.
-const FIRST_UID: u32 = 61_300;
 
 /// The driver.
 #[derive(Debug)]
@@ -52,13 +48,8 @@ impl Uml {
         // Every node's user makes its own directory below; the sticky bit keeps them apart.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777))
             .doing(|| "opening the umid directory")?;
-        Ok(Self {
-            consoles: Consoles::new(paths.clone()),
-            processes: Processes::new(&paths),
-            paths,
-            children: Mutex::default(),
-            own_user,
-        })
+        let (consoles, processes) = (Consoles::new(paths.clone()), Processes::new(&paths));
+        Ok(Self { paths, consoles, children: Mutex::default(), processes, own_user })
     }
 
     fn dir(&self) -> PathBuf {
@@ -98,17 +89,6 @@ impl Uml {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
-}
-
-/// Whether this process may start others as other users: root outside of a user namespace with one user.
-fn may_change_user() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let users = map.split_whitespace().nth(2).and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
-    nix::unistd::geteuid().is_root() && users > u64::from(FIRST_UID)
-}
-
-fn tap(index: u32) -> String {
-    format!("ghtap{index}")
 }
 
 impl Vmm for Uml {
@@ -234,22 +214,6 @@ impl Vmm for Uml {
         let running = self.running(vm);
         Ok(running.map(|pid| self.processes.usage(Running { vm, pid, interface: &tap(vm.index) })))
     }
-}
-
-/// A fresh tap for every start: offload settings of the last one would stay on it.
-fn make_tap(tap: &str, bridge: &str, uid: Option<u32>) -> Result<(), Fault> {
-    if Path::new("/sys/class/net").join(tap).exists() {
-        tool::run("ip", &["link", "delete", tap])?;
-    }
-    let mut args = vec!["tuntap", "add", "dev", tap, "mode", "tap"];
-    let uid = uid.map(|uid| uid.to_string());
-    if let Some(uid) = &uid {
-        args.extend(["user", uid]);
-    }
-    tool::run("ip", &args).map_err(|fault| {
-        fault.help("make /dev/net/tun readable and writable for everyone, as Debian has it, or start as root")
-    })?;
-    tool::run("ip", &["link", "set", tap, "master", bridge, "up"]).map(drop)
 }
 
 /// Sends one command to a UML's management console: 524 bytes, native byte order (`arch/um/drivers/mconsole.h`).

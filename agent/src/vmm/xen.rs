@@ -46,8 +46,12 @@ pub struct Xen {
 impl Xen {
     /// A driver for nodes below these paths.
     pub fn new(paths: Paths) -> Self {
-        let consoles = Consoles::new(paths.clone());
-        Self { consoles, paths, seen: Arc::default(), applied: Mutex::default() }
+        Self {
+            consoles: Consoles::new(paths.clone()),
+            paths,
+            seen: Arc::default(),
+            applied: Mutex::default(),
+        }
     }
 
     /// The domains as they were at most so long ago.

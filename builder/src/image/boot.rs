@@ -1,8 +1,9 @@
-//! The boot side of an image: Xen, kernel and initramfs of slot A.
+//! The boot side of an image: kernel and initramfs of slot A, and Xen where it runs the nodes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use gatehouse_model::site::VmmKind;
 use gatehouse_model::{Doing as _, Fault};
 
 use super::contents::{BootFile, From};
@@ -11,7 +12,7 @@ use super::grub::{Grub, MENU};
 /// The kernel's files of one slot.
 #[derive(Clone, Debug)]
 pub struct BootFiles {
-    xen: PathBuf,
+    xen: Option<PathBuf>,
     kernel: PathBuf,
     initrd: PathBuf,
     /// The kernel's release.
@@ -22,8 +23,8 @@ impl BootFiles {
     /// Finds them in what building the host's root gave.
     ///
     /// # Errors
-    /// There is not just one kernel, or no Xen.
-    pub fn find(dir: &Path) -> Result<Self, Fault> {
+    /// There is not just one kernel, or no Xen for a host that is to run on it.
+    pub fn find(dir: &Path, vmm: VmmKind) -> Result<Self, Fault> {
         let entries = fs::read_dir(dir).doing(|| format!("reading {}", dir.display()))?.flatten();
         let mut names: Vec<_> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
@@ -36,29 +37,33 @@ impl BootFiles {
         };
         let kernel = only("kernels", "vmlinuz-", "")?;
         let release = kernel.trim_start_matches("vmlinuz-").to_owned();
-        let xen = only("Xen hypervisors", "xen-", ".gz").map_err(|fault| {
-            fault.help("set vmm = \"xen\" under [host] in site.toml; images for others are not there yet")
-        })?;
+        let xen = (vmm == VmmKind::Xen).then(|| only("Xen hypervisors", "xen-", ".gz")).transpose()?;
         let initrd = only("initramfs", &format!("initrd.img-{release}"), "")?;
-        Ok(Self { xen: dir.join(xen), kernel: dir.join(kernel), initrd: dir.join(initrd), release })
+        Ok(Self {
+            xen: xen.map(|xen| dir.join(xen)),
+            kernel: dir.join(kernel),
+            initrd: dir.join(initrd),
+            release,
+        })
     }
 
-    /// What starts slot A. GRUB loads Xen as it is; unpacked here, it need not do so at each boot.
+    /// What starts slot A: under Xen if the menu finds that. GRUB loads Xen as it is; unpacked here, it need not do so
+    /// at each boot.
     pub fn files(&self, grub: &Grub) -> Vec<BootFile> {
-        vec![
+        let mut files = vec![
             BootFile { path: "EFI/BOOT/BOOTX64.EFI", from: From::Bytes(grub.efi.clone()) },
             BootFile { path: "grub/grub.cfg", from: From::Bytes(MENU.into()) },
-            BootFile { path: "slot-a/xen", from: From::Gzip(self.xen.clone()) },
             BootFile { path: "slot-a/vmlinuz", from: From::Plain(self.kernel.clone()) },
             BootFile { path: "slot-a/initrd.img", from: From::Plain(self.initrd.clone()) },
-        ]
+        ];
+        files.extend(self.xen.clone().map(|xen| BootFile { path: "slot-a/xen", from: From::Gzip(xen) }));
+        files
     }
 
     /// About how many bytes they take.
     pub fn bytes(&self) -> u64 {
-        let sizes =
-            [&self.xen, &self.kernel, &self.initrd].map(|path| fs::metadata(path).map_or(0, |m| m.len()));
-        sizes.iter().sum()
+        let all = [&self.kernel, &self.initrd].into_iter().chain(&self.xen);
+        all.map(|path| fs::metadata(path).map_or(0, |m| m.len())).sum()
     }
 }
 
@@ -78,11 +83,12 @@ mod tests {
         ] {
             put(name);
         }
-        let fault = BootFiles::find(dir.path()).expect_err("no Xen");
+        BootFiles::find(dir.path(), VmmKind::Kvm).expect("QEMU needs no Xen");
+        let fault = BootFiles::find(dir.path(), VmmKind::Xen).expect_err("no Xen");
         assert_eq!(fault.to_string(), "the host's packages hold 0 Xen hypervisors, not one");
         put("xen-4.20-amd64.gz");
-        assert_eq!(BootFiles::find(dir.path()).expect("all there").release, "6.12.1-amd64");
+        assert_eq!(BootFiles::find(dir.path(), VmmKind::Xen).expect("all there").release, "6.12.1-amd64");
         put("vmlinuz-6.12.2-amd64");
-        BootFiles::find(dir.path()).expect_err("two kernels");
+        BootFiles::find(dir.path(), VmmKind::Xen).expect_err("two kernels");
     }
 }

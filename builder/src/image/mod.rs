@@ -12,6 +12,7 @@ mod erofs;
 pub mod grub;
 mod kvm;
 mod layout;
+pub mod loader;
 mod machine;
 pub mod netboot;
 mod parts;
@@ -39,7 +40,7 @@ pub use assemble::digest_of;
 pub use compress::digest_inside;
 
 pub use layout::SITE;
-pub use machine::{Hardware, try_image};
+pub use machine::{Hardware, QEMU, try_image};
 pub use site_part::{Content, LOCK};
 
 /// Changes whenever this code makes another image of the same inputs.

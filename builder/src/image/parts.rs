@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use gatehouse_model::site::VmmKind;
-use gatehouse_model::{Depot, Digest, Doing as _, Fault, SET_HOST, SET_TOOLS};
+use gatehouse_model::{Depot, Digest, Doing as _, Fault, Refusal, SET_HOST, SET_TOOLS};
 
 use super::boot::BootFiles;
 use super::erofs::{self, Erofs, Maker};
@@ -53,9 +53,13 @@ impl Parts {
 /// Makes every part that is not in the cache.
 ///
 /// # Errors
-/// A root or filesystem cannot be made.
+/// The site's vmm has no image; a root or filesystem cannot be made.
 pub fn make(prepared: &Prepared) -> Result<Parts, Fault> {
     let Prepared { site, lock, cache, share, .. } = prepared;
+    if site.host.vmm == VmmKind::Uml {
+        let what = "an image for vmm uml is not there yet";
+        return Err(Refusal::new(what, "write vmm = \"xen\" or \"kvm\" under [host] in site.toml").into());
+    }
     let lock_digest = Digest::of(lock.to_text().as_bytes());
     let ids = Ids::of(&lock_digest);
     let (agent, overlays) = (share.agent()?, share.overlays());
@@ -72,14 +76,14 @@ pub fn make(prepared: &Prepared) -> Result<Parts, Fault> {
         agent,
         overlays: &overlays,
         epoch: site.epoch,
-        vmm: VmmKind::Xen,
+        vmm: site.host.vmm,
         packages: &site.packages,
     };
     let mut roots = depot::wanted(&contents)?;
     roots.extend([host.clone(), Tools::wanted(tools_set)]);
     ensure_all(&roots, lock, cache)?;
     let host = ensure(&host, lock, cache)?;
-    let boot = BootFiles::find(&host.join("boot"))?;
+    let boot = BootFiles::find(&host.join("boot"), site.host.vmm)?;
     let tools = Tools::open(tools_set, lock, cache)?;
     let maker = Maker { tools: &tools, packages: tools_set.closure(), cache, epoch: site.epoch };
     let (root, (depot, depot_fs)) =

@@ -41,6 +41,9 @@ const HOST: [&str; 26] = [
 /// What a host needs to run nodes under Xen; `grub-xen-host` lets a node start its own kernel.
 const HOST_XEN: [&str; 3] = ["grub-xen-host", "xen-system-amd64", "xen-utils-common"];
 
+/// What a host needs to run nodes under QEMU; `setpriv`, which gives each a user of its own, every Debian has.
+const HOST_KVM: [&str; 1] = ["qemu-system-x86"];
+
 /// The installer: unpacked without maintainer scripts, so nothing that needs configuring. A kernel comes with it.
 const INSTALLER: [&str; 12] = [
     "base-files",
@@ -78,9 +81,12 @@ const TOOLS: [&str; 9] = [
 /// The wishes of every set that does not come from a node's package list.
 pub fn of_host(site: &Site) -> BTreeMap<String, Vec<String>> {
     let mut host: Vec<String> = HOST.iter().map(ToString::to_string).collect();
-    if site.host.vmm == VmmKind::Xen {
-        host.extend(HOST_XEN.iter().map(ToString::to_string));
-    }
+    let of_vmm: &[&str] = match site.host.vmm {
+        VmmKind::Xen => &HOST_XEN,
+        VmmKind::Kvm => &HOST_KVM,
+        VmmKind::Uml => &[],
+    };
+    host.extend(of_vmm.iter().map(ToString::to_string));
     let has_machines = site.machines().next().is_some();
     host.extend(site.packages.host.iter().cloned());
     host.extend(site.packages.firmware.iter().cloned());

@@ -2,11 +2,11 @@
 //! running with forwarded ports, or stops it.
 
 mod evaluate;
+mod native;
 mod phases;
 mod progress;
 pub mod source;
 pub mod ssh;
-mod uml;
 
 use std::fs;
 use std::io::BufRead;
@@ -117,17 +117,15 @@ pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
     let to = if args.medium == Medium::Disk { InstallTo::SelfDisk } else { InstallTo::Rule };
     let site = trial_site(&source, &dir, (vmm, to), &ways)?;
     let mut machine = match (vmm, &source.given) {
-        (VmmKind::Uml, Given::Directory(prepared)) => uml::start(prepared, &dir, &site, &ways)?,
-        (VmmKind::Uml, Given::Image(_)) => {
-            let what = "an image holds a host for Xen, which User Mode Linux does not start";
-            return Err(Refusal::new(what, "name the site directory, or leave out --vmm uml").into());
+        (VmmKind::Uml | VmmKind::Kvm, Given::Directory(prepared)) => {
+            native::start(prepared, vmm, &dir, &site, &ways)?
         }
-        (VmmKind::Xen, _) => crate::image::try_image(&source, args, &dir, &site, &ways)?,
-        (VmmKind::Kvm, _) => {
-            return Err(
-                Refusal::new("a trial with vmm kvm is not there yet", "use --vmm uml or --vmm xen").into()
-            );
+        _ if vmm != source.site.host.vmm => {
+            let what = format!("the site's host is one for vmm {}", source.site.host.vmm);
+            let help = "write the other into site.toml, or leave out --vmm";
+            return Err(Refusal::new(what, help).into());
         }
+        _ => crate::image::try_image(&source, args, &dir, &site, &ways)?,
     };
     let begun = Instant::now();
     let interrupted = interrupt::listen();

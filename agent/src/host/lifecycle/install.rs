@@ -47,10 +47,7 @@ impl Lifecycle {
 
     fn run_installer(&self, node: &Node) -> Result<Ack, Fault> {
         let stores = self.stores(node)?;
-        let kind = self.means.driver.kind().to_string();
-        let kernel = self.means.depot.kernels.get(&kind).ok_or_else(|| {
-            Fault::new(format!("the depot has no kernel for {kind}")).help("build the image for this vmm")
-        })?;
+        let kernel = self.means.depot.kernel(self.means.driver.kind())?;
         let conf = self.means.paths.conf(&node.name);
         fs::create_dir_all(&conf).doing(|| format!("making {}", conf.display()))?;
         let at = conf.join("install-initrd");

@@ -34,7 +34,10 @@ impl Lifecycle {
         self.show(node, NodeState::Starting, record);
         board.say(&phase(&node.name), "starting", State::Started, "");
         let kind = self.means.driver.kind().to_string();
-        let kernel = self.means.depot.kernels.get(&kind).map(|k| self.means.paths.depot.join(&k.kernel.path));
+        let kernel =
+            self.means.depot.kernels.get(&kind).map(|known| {
+                self.means.paths.depot.join(&known.loader.as_ref().unwrap_or(&known.kernel).path)
+            });
         let vm = Vm { stores: self.stores(node)?, ..self.vm(node)? };
         let boot =
             Boot::Disk { kernel: kernel.as_deref().unwrap_or(&self.means.paths.depot), root: &record.root };

@@ -63,8 +63,8 @@ mod tests {
     fn menus_name_the_node() {
         let node: NodeName = "wn".parse().expect("a name");
         let file = |path: &str| FileRef { path: path.into(), size: 1, sha256: Digest::of(b"") };
-        let kernel =
-            NodeKernel { kernel: file("machine/vmlinuz"), initrd: vec![file("a"), file("b")], modules: None };
+        let initrd = vec![file("a"), file("b")];
+        let kernel = NodeKernel { kernel: file("machine/vmlinuz"), initrd, loader: None, modules: None };
         let text = install(&node, &kernel);
         assert!(text.contains("linux /machine/vmlinuz console=tty0"), "{text}");
         assert!(text.contains("\ninitrd /a /b /machine/wn.cpio\n"), "{text}");

@@ -1,4 +1,4 @@
-//! `grub`: what PV-GRUB, or GRUB on a machine of its own, reads from the node's own disk.
+//! `grub`: what the GRUB of a hypervisor, or of a machine of its own, reads from the node's own disk.
 
 use std::fs;
 
@@ -7,6 +7,11 @@ use gatehouse_model::{Doing as _, Fault};
 use super::work::Work;
 use crate::host::machines::menu::CONSOLES;
 use crate::node::render::{self, BootEntry};
+
+/// What the kernel is told in a VM under Xen.
+const XEN: &str = "console=hvc0";
+/// What it is told in one that QEMU runs, where a kernel that panics would stand still and not end the machine.
+const KVM: &str = "console=ttyS0 panic=5";
 
 pub(super) fn configure(work: &mut Work<'_>) -> Result<(), Fault> {
     let table = render::read_fstab(&work.target.read("/etc/fstab"));
@@ -19,24 +24,32 @@ pub(super) fn configure(work: &mut Work<'_>) -> Result<(), Fault> {
         })?
         .to_owned();
     let own_boot = table.iter().any(|mount| mount.point == "/boot");
-    let (kernel, initrd) = kernel(work, own_boot)?;
+    let Found { kernel, unpacked, initrd } = find(work, own_boot)?;
     let timeout = work.get("timeout").parse().unwrap_or(0);
-    let consoles = if work.home.machine { CONSOLES } else { "console=hvc0" };
-    let entry =
-        BootEntry { kernel, initrd, root, consoles, cmdline: work.get("cmdline").to_owned(), timeout };
+    let cmdline = work.get("cmdline").to_owned();
+    let (consoles, xen) = if work.home.machine { (CONSOLES, None) } else { (KVM, Some((unpacked, XEN))) };
+    let entry = BootEntry { kernel, initrd, root, consoles, xen, cmdline, timeout };
     work.write("/boot/grub/grub.cfg", 0o644, &render::grub_cfg(&entry))
 }
 
-/// The kernel and initramfs as the boot loader names them. The links follow a kernel upgrade; they are of no use
-/// where `/boot` is a file system of its own, on which they do not lie.
-fn kernel(work: &Work<'_>, own_boot: bool) -> Result<(String, Option<String>), Fault> {
+/// What is started, as a boot loader names it.
+struct Found {
+    /// The kernel as Debian has it.
+    kernel: String,
+    /// The same, unpacked for PV-GRUB.
+    unpacked: String,
+    initrd: Option<String>,
+}
+
+/// The links follow a kernel upgrade; they are of no use where `/boot` is a file system of its own, on which they do not
+/// lie.
+fn find(work: &Work<'_>, own_boot: bool) -> Result<Found, Fault> {
     gatehouse_deb::kernel::sync(&work.target.at("/"))?;
     let there = |path: &str| fs::metadata(work.target.at(path)).is_ok();
-    // GRUB on a machine loads a kernel as Debian has it, PV-GRUB only one unpacked.
-    let machine = work.home.machine;
-    let link = if machine { "/vmlinuz".to_owned() } else { format!("/{}", gatehouse_deb::kernel::LINK) };
-    if !own_boot && there(&link) {
-        return Ok((link, there("/initrd.img").then(|| "/initrd.img".into())));
+    let (link, unpacked) = ("/vmlinuz".to_owned(), format!("/{}", gatehouse_deb::kernel::LINK));
+    if !own_boot && there(&link) && there(&unpacked) {
+        let initrd = there("/initrd.img").then(|| "/initrd.img".into());
+        return Ok(Found { kernel: link, unpacked, initrd });
     }
     let mut versions = Vec::new();
     for entry in fs::read_dir(work.target.at("/boot")).doing(|| "reading /boot")?.flatten() {
@@ -50,8 +63,11 @@ fn kernel(work: &Work<'_>, own_boot: bool) -> Result<(String, Option<String>), F
     })?;
     let above = if own_boot { "" } else { "/boot" };
     let initrd = there(&format!("/boot/initrd.img-{newest}"));
-    let kernel = if machine { format!("vmlinuz-{newest}") } else { format!("vmlinux-{newest}.gz") };
-    Ok((format!("{above}/{kernel}"), initrd.then(|| format!("{above}/initrd.img-{newest}"))))
+    Ok(Found {
+        kernel: format!("{above}/vmlinuz-{newest}"),
+        unpacked: format!("{above}/vmlinux-{newest}.gz"),
+        initrd: initrd.then(|| format!("{above}/initrd.img-{newest}")),
+    })
 }
 
 /// Orders kernel releases by their numbers: 6.12.100 is newer than 6.12.48.

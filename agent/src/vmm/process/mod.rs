@@ -1,6 +1,7 @@
 //! Nodes that are processes of the host: what they may take, and what they have used. For every vmm but Xen.
 
 mod cgroup;
+mod identity;
 mod tree;
 
 use std::fs;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use gatehouse_model::{Digest, Fault, NodeName};
 
 use self::cgroup::Groups;
+pub(super) use self::identity::{FIRST_UID, make_tap, may_change_user, tap};
 use super::usage::{self, Usage};
 use super::{Vm, traffic};
 use crate::paths::Paths;

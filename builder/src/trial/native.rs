@@ -1,4 +1,5 @@
-//! A trial under User Mode Linux: the agent itself, natively, in namespaces of its own. No image, no emulator.
+//! A trial without a host: the agent itself, natively, in namespaces of its own, with its nodes under User Mode Linux or
+//! QEMU.
 
 use std::fs;
 use std::io::BufReader;
@@ -12,20 +13,31 @@ use gatehouse_model::{Doing as _, Fault, SET_TOOLS};
 use super::{Machine, Stop, ssh};
 use crate::commands::Prepared;
 use crate::depot;
+use crate::image::QEMU;
+use crate::tool;
 use crate::tools::Tools;
 
 /// Makes the depot and starts the agent.
 ///
 /// # Errors
-/// A root cannot be built; the agent cannot be started.
-pub fn start(prepared: &Prepared, dir: &Path, site: &Path, ways: &ssh::Ways) -> Result<Machine, Fault> {
+/// QEMU is missing; a root cannot be built; the agent cannot be started.
+pub fn start(
+    prepared: &Prepared,
+    vmm: VmmKind,
+    dir: &Path,
+    site: &Path,
+    ways: &ssh::Ways,
+) -> Result<Machine, Fault> {
+    if vmm == VmmKind::Kvm {
+        tool::run(QEMU, &["--version"]).map_err(|fault| fault.help("install qemu-system-x86"))?;
+    }
     let agent = prepared.share.agent()?;
     let contents = depot::Contents {
         lock: &prepared.lock,
         agent,
         overlays: &prepared.share.overlays(),
         epoch: prepared.site.epoch,
-        vmm: VmmKind::Uml,
+        vmm,
         packages: &prepared.site.packages,
     };
     let depot = dir.join("depot");
