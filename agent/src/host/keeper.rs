@@ -217,7 +217,8 @@ impl Changes for Keeper {
         let text = files.get("site.toml").map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
         let text = edit_node(&text, node, settings).map_err(|problem| Fault::of_problems(vec![problem]))?;
         files.insert("site.toml".to_owned(), text.into_bytes());
-        let mut change = self.make_true(files, by, None, restart)?;
+        let keys = settings.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let mut change = self.make_true(files, &format!("{by}, who set {keys} of {node}"), None, restart)?;
         if !restart {
             change.postpone();
         }

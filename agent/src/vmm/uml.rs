@@ -101,7 +101,7 @@ impl Vmm for Uml {
             max_vcpus: Some(1),
             memory_while_running: false,
             vcpus_while_running: false,
-            disk_rate: true,
+            disk_rate: VmmKind::Uml.holds_disk_rates(),
             own_kernel: false,
             own_user: self.own_user,
         }

@@ -171,8 +171,7 @@ impl Vmm for Xen {
             max_vcpus: None,
             memory_while_running: true,
             vcpus_while_running: true,
-            // What a node's back end reads and writes counts as the kernel's own.
-            disk_rate: false,
+            disk_rate: VmmKind::Xen.holds_disk_rates(),
             own_kernel: true,
             own_user: false,
         }

@@ -126,7 +126,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
     let disk = disks(r, top, install.to);
     let network = network(r, top);
     let host = host(r, top);
-    let nodes = nodes(r, top, name.as_ref().map(|at| &at.value), network.as_ref());
+    let nodes = nodes(r, top, name.as_ref().map(|at| &at.value), network.as_ref(), host.vmm);
     let subnet = network.as_ref().map(|network| network.subnet);
     let access = access(r, top, subnet);
     let packages = packages(r, top);

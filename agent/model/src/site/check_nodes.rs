@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use super::check_disks::disk as disk_rule;
 use super::limits::{LIMITS, limits};
 use super::read::{At, Reader, Section};
-use super::{DiskRule, Limits, Network, Node, Subnet, values};
+use super::{DiskRule, Limits, Network, Node, Subnet, VmmKind, values};
 use crate::{Mac, NodeName, Size};
 
 pub(super) const NODE: &[&str] = &[
@@ -87,6 +87,7 @@ pub(super) fn nodes(
     top: &Section<'_>,
     site: Option<&NodeName>,
     network: Option<&Network>,
+    vmm: VmmKind,
 ) -> Vec<Node> {
     let sections = top.sections(r, "node");
     if !top.has("node") {
@@ -103,7 +104,7 @@ pub(super) fn nodes(
     }
     let mut nodes = Vec::new();
     for section in &sections {
-        let parts = node_parts(r, section, site, network.map(|network| network.subnet));
+        let parts = node_parts(r, section, site, network.map(|network| network.subnet), vmm);
         let by =
             parts.name.as_ref().map_or_else(|| "another node".to_owned(), |at| format!("node {}", at.value));
         if let Some(name) = &parts.name {
@@ -156,6 +157,7 @@ fn node_parts(
     section: &Section<'_>,
     site: Option<&NodeName>,
     subnet: Option<Subnet>,
+    vmm: VmmKind,
 ) -> NodeParts {
     section.only(r, NODE);
     let name = node_name(r, section);
@@ -167,7 +169,7 @@ fn node_parts(
     }
     let memory = whole_mib(r, section, "memory");
     let vcpus = section.number(r, "vcpus", 1, 128).unwrap_or(1);
-    let limits = limits(r, section);
+    let limits = limits(r, section, vmm);
     let role = section.read(r, "role", values::role).map(|at| at.value).unwrap_or_default();
     let autostart = section.flag(r, "autostart").unwrap_or(true);
     if section.has("machine") {

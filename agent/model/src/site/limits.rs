@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::VmmKind;
 use super::read::{Reader, Section};
 use crate::{BitRate, ByteRate};
 
@@ -59,7 +60,13 @@ impl Limits {
     }
 }
 
-pub(super) fn limits(r: &mut Reader, section: &Section<'_>) -> Limits {
+pub(super) fn limits(r: &mut Reader, section: &Section<'_>, vmm: VmmKind) -> Limits {
+    for key in ["disk-rate", "disk-iops"] {
+        if section.has(key) && !vmm.holds_disk_rates() {
+            let what = format!("{}: {vmm} can hold no node to one; remove it", section.path(key));
+            r.problem(section.line_of(r, key), what);
+        }
+    }
     Limits {
         weight: section.number(r, "weight", 1, 10_000).unwrap_or(WEIGHT),
         cap: section.number(r, "cap", 1, MOST_CAP),

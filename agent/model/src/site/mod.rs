@@ -232,6 +232,14 @@ pub enum VmmKind {
     Kvm,
 }
 
+impl VmmKind {
+    /// Whether a node can be held to `disk-rate` and `disk-iops`. Under Xen what it reads and writes counts as the host
+    /// kernel's own work, which no control group holds.
+    pub const fn holds_disk_rates(self) -> bool {
+        !matches!(self, Self::Xen)
+    }
+}
+
 impl std::fmt::Display for VmmKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

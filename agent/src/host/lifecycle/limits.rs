@@ -62,11 +62,11 @@ impl Lifecycle {
         let lifecycle = Arc::clone(self);
         std::thread::spawn(move || {
             loop {
-                std::thread::sleep(LOOK);
                 for node in lifecycle.means.current.get().site.vms() {
                     let (usage, allocated) = lifecycle.used(node);
                     lifecycle.means.board.of_usage(&node.name, usage, allocated);
                 }
+                std::thread::sleep(LOOK);
             }
         });
     }

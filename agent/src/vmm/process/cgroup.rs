@@ -236,4 +236,60 @@ mod tests {
             .expect("written");
         assert_eq!(groups.seconds(&node), Some(2.5));
     }
+
+    /// A process that wants all of the first processor, until it is dropped.
+    struct Burner(std::process::Child);
+
+    impl Burner {
+        fn start() -> Self {
+            let burn = ["-c", "0", "sh", "-c", "while :; do :; done"];
+            Self(std::process::Command::new("taskset").args(burn).spawn().expect("taskset starts"))
+        }
+    }
+
+    impl Drop for Burner {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// For real, where this machine lets it.
+    #[test]
+    fn a_weight_is_a_share_and_a_cap_holds() {
+        let groups = Groups::new("/sys/fs/cgroup".into(), format!("gatehouse-test-{}", std::process::id()));
+        let nodes: [NodeName; 2] = ["few", "many"].map(|name| name.parse().expect("a name"));
+        if !groups.controllers().contains(&"cpu") || groups.make(&nodes[0], &["cpu"]).is_err() {
+            println!(
+                "skipped, because this machine has no cgroup v2 with the controller cpu, or not for this user"
+            );
+            return;
+        }
+        let burners = [Burner::start(), Burner::start()];
+        let hold = |which: usize, limits: &Limits| {
+            let pids = || vec![burners[which].0.id()];
+            assert_eq!(groups.hold(&nodes[which], limits, None, &pids).expect("held"), [""; 0]);
+        };
+        let during = |seconds: u64| {
+            let spent = || nodes.each_ref().map(|node| groups.seconds(node).expect("counted"));
+            let before = spent();
+            std::thread::sleep(Duration::from_secs(seconds));
+            let after = spent();
+            [after[0] - before[0], after[1] - before[1]]
+        };
+        hold(0, &limits(64, None, None, None));
+        hold(1, &limits(512, None, None, None));
+        let [few, many] = during(4);
+        println!("weight 64 {few:.2} s, weight 512 {many:.2} s");
+        assert!(many > 4.0 * few && few > 0.0, "{few} {many}");
+        hold(1, &limits(512, Some(20), None, None));
+        let [_, many] = during(4);
+        println!("cap 20 {many:.2} s of 4 s");
+        assert!(many < 1.2, "{many}");
+        drop(burners);
+        for node in &nodes {
+            groups.forget(node);
+        }
+        assert!(!groups.top().exists(), "a group is left");
+    }
 }
