@@ -106,10 +106,13 @@ fn what_to_type(options: &ConsoleOptions) -> &'static str {
 /// Who this is, for others at the same console.
 fn who() -> String {
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let user = set("SUDO_USER").or_else(|| set("USER")).unwrap_or_else(|| nix::unistd::getuid().to_string());
+    let uid = nix::unistd::getuid();
+    let user = || if uid.is_root() { "root".to_owned() } else { format!("user {uid}") };
+    let user = set("SUDO_USER").or_else(|| set("USER")).unwrap_or_else(user);
     // `ADDRESS PORT ADDRESS PORT` (ssh(1)).
-    let from = set("SSH_CONNECTION").and_then(|all| all.split(' ').next().map(str::to_owned));
-    from.map_or_else(|| user.clone(), |from| format!("{user} from {from}"))
+    let from = set("SSH_CONNECTION").and_then(|all| Some(format!(" from {}", all.split(' ').next()?)));
+    let at = nix::unistd::ttyname(io::stdin()).ok().and_then(|name| Some(format!(" at {}", name.strip_prefix("/dev/").ok()?.display())));
+    [Some(user), from, at].into_iter().flatten().collect()
 }
 
 fn pass_output(mut console: UnixStream) -> io::Result<()> {

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::board::Status;
 use super::console::{self, ConsoleOptions, LogOptions};
+use super::diagnose::{self, DiagnoseOptions};
 use super::evaluate::{self, EvaluateControl};
 use super::render::{render_event, render_nodes, render_status};
 use super::report::{self, ReportControl};
@@ -85,6 +86,10 @@ pub enum ControlCommand {
     },
     /// Measure how long the site's commands take (evaluate.tests in a node's profile)
     Evaluate(EvaluateControl),
+    /// Put what is needed to find out what is wrong into one file, without secrets
+    ///
+    /// It needs no agent that answers: what cannot be had is left out and named. Says what is inside.
+    Diagnose(DiagnoseOptions),
     /// The newest events
     Log {
         /// Go on with what comes
@@ -168,6 +173,7 @@ pub fn run(options: ControlOptions) -> Result<(), Fault> {
         ControlCommand::Site(command) => site::run(&paths, command),
         ControlCommand::Report { json, command } => report::run(&paths, command.as_ref(), json),
         ControlCommand::Evaluate(options) => evaluate::run(&paths, &options),
+        ControlCommand::Diagnose(options) => diagnose::run(&paths, &options),
         ControlCommand::Log { follow, json } => show_events(&paths, follow, json),
     }
 }

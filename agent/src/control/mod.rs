@@ -3,6 +3,7 @@
 pub mod board;
 mod console;
 pub mod ctl;
+mod diagnose;
 mod evaluate;
 pub mod keeping;
 pub mod render;
