@@ -9,6 +9,7 @@ use gatehouse_model::Fault;
 use crate::control::ctl::{self, ControlOptions};
 use crate::host::{boot, bring, command, daemon, trial};
 use crate::node;
+use crate::vmm::confine::{self, ConfineOptions};
 
 /// Runs on a Gatehouse host and on every node of its site.
 #[derive(Debug, Parser)]
@@ -40,6 +41,8 @@ enum Command {
     Plan(command::PlanOptions),
     /// Run a whole site on this machine in namespaces (started by `gatehouse try`)
     Trial(trial::TrialOptions),
+    /// Become a program that sees its own files only (how nodes of User Mode Linux are started)
+    Confine(ConfineOptions),
     /// The same as gatectl
     Ctl(ControlOptions),
     /// What the agent does on a node
@@ -75,6 +78,7 @@ fn dispatch(command: Command) -> Result<(), Fault> {
         Command::Survey(options) => command::run_survey(options),
         Command::Plan(options) => command::run_plan(&options),
         Command::Trial(options) => trial::run(&options),
+        Command::Confine(options) => confine::run(&options),
         Command::Ctl(options) => ctl::run(options),
         Command::Node(command) => node::run(&command),
     }

@@ -3,6 +3,7 @@
 //! The lifecycle (`host/lifecycle.rs`) decides what is to run; a driver renders that into a [`Launch`]
 //! (pure, shown and tested as text) and acts on it. Every verb may be called twice.
 
+pub mod confine;
 pub mod console;
 pub mod initrd;
 pub mod kvm;
@@ -107,35 +108,58 @@ pub enum Power {
 }
 
 /// One virtual machine monitor.
+///
+/// # Who calls what, and when
+/// Each node has one thread in the lifecycle (`host/lifecycle/`), which alone calls `start` and `adopt` for it. `stop`
+/// may come at any moment from another thread: from a person's command, a changed site, or the end of the host. `power`
+/// is asked every second or two by each thread, and by `gatectl plan`; it must be cheap. Calls for different nodes come
+/// at the same time and must not wait for each other longer than the vmm itself makes them.
+///
+/// A node's life is `render`, `start`, `power` until it is off, and so on anew; after the agent itself was started anew,
+/// `power` first, and then `adopt` for a node that runs from its own disk, or `stop` without grace for an installer.
+///
+/// # What a driver keeps to
+/// - Every verb may be called twice, and again after it failed: it looks at what is there.
+/// - A node's VM outlives the agent, whatever ends that: nothing is inherited that ends with it.
+/// - A VM ends when its node powers off, starts anew, or its kernel panics: the lifecycle starts nodes, never the vmm.
+/// - What ends one VM touches no other.
+/// - No process of a node can read another node's stores, initramfs, console or memory.
+/// - Nothing is decided: no retries, no limits in time but for the vmm's own programs.
+///
+/// `tests/tests/contract.rs` checks this list on a running site, for whichever vmm it is pointed at.
 pub trait Vmm: Send + Sync {
     /// Which one.
     fn kind(&self) -> VmmKind;
 
-    /// What it can do.
+    /// What it can do; the same for as long as the agent runs. Asked before a site is taken up, so that what is lacking
+    /// is refused ([`check`]) and never found out at a start.
     fn capabilities(&self) -> Capabilities;
 
-    /// What will be started, as text. Pure.
+    /// What will be started, as text. Pure: nothing is looked at, and the same arguments give the same text.
     fn render(&self, vm: &Vm<'_>, boot: Boot<'_>) -> Launch;
 
-    /// Starts a node; its console is kept from the first byte.
+    /// Starts a node's VM; its console is kept from the first byte. Returns when the VM is there, not when the node is
+    /// up. A node that runs already is left alone.
     ///
     /// # Errors
-    /// The vmm's own words.
+    /// The vmm's own words. The VM may then be there or not: `power` tells.
     fn start(&self, launch: &Launch) -> Result<(), Fault>;
 
-    /// Keeps the console of a running node that an earlier agent has started, as far as it can still be read.
+    /// Keeps the console of a running node that an earlier agent has started, from where that one left off as far as the
+    /// vmm has kept it; one that is kept already is left alone. A node that has ended meanwhile is no fault.
     ///
     /// # Errors
-    /// The console cannot be had.
+    /// The console cannot be had. The node runs on.
     fn adopt(&self, node: &NodeName) -> Result<(), Fault>;
 
-    /// Whether a node runs, started by this agent or an earlier one.
+    /// Whether a node's VM is there, whichever agent has started it. That one has ended is known within seconds.
     ///
     /// # Errors
-    /// The vmm cannot be asked.
+    /// The vmm cannot be asked; the node then counts as failed until a person has looked.
     fn power(&self, node: &NodeName) -> Result<Power, Fault>;
 
-    /// Asks a node to shut down, waits so long, then ends it.
+    /// Asks a node to shut down, waits so long, then ends it; without grace it is ended at once. Returns when it is off
+    /// and nothing is left of it that a new start would meet. A node that is off is no fault.
     ///
     /// # Errors
     /// It cannot even be ended.

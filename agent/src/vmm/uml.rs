@@ -2,12 +2,11 @@
 //! Debian 13's package (6.12); they stand at the places that rely on them.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,13 +14,19 @@ use gatehouse_model::site::VmmKind;
 use gatehouse_model::{Doing as _, Fault, NodeName};
 use nix::sys::personality::{self, Persona};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid};
 
+use super::confine::ConfineOptions;
 use super::console::Consoles;
 use super::process::{FIRST_UID, Processes, Running, make_tap, may_change_user, tap};
 use super::usage::Usage;
 use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, pipes};
 use crate::paths::Paths;
+
+/// This program, even where its file was replaced meanwhile.
+const AGENT: &str = "/proc/self/exe";
+/// An empty directory below `run/`, in which each node's process makes its own root.
+const ROOT: &str = "uml-root";
 
 /// The driver.
 #[derive(Debug)]
@@ -43,34 +48,41 @@ impl Uml {
         let now = personality::get().doing(|| "asking for the personality")?;
         personality::set(now | Persona::ADDR_NO_RANDOMIZE).doing(|| "setting the personality")?;
         let own_user = may_change_user();
-        let dir = paths.run.join("uml");
-        fs::create_dir_all(&dir).doing(|| format!("making {}", dir.display()))?;
-        // Every node's user makes its own directory below; the sticky bit keeps them apart.
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777))
-            .doing(|| "opening the umid directory")?;
+        let root = paths.run.join(ROOT);
+        fs::create_dir_all(&root).doing(|| format!("making {}", root.display()))?;
         let (consoles, processes) = (Consoles::new(paths.clone()), Processes::new(&paths));
         Ok(Self { paths, consoles, children: Mutex::default(), processes, own_user })
     }
 
-    fn dir(&self) -> PathBuf {
-        self.paths.run.join("uml")
+    /// Where a node's process makes a directory, with its management console in it.
+    fn dir(&self, node: &NodeName) -> PathBuf {
+        self.paths.run.join("uml").join(node.as_str())
+    }
+
+    /// An empty directory for a node's process, which is its user's.
+    fn make_dir(&self, node: &NodeName, uid: Option<u32>) -> Result<(), Fault> {
+        let dir = self.dir(node);
+        // What a killed UML leaves makes the next take a random umid.
+        let _ = fs::remove_dir_all(&dir);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .and_then(|()| chown(&dir, uid, uid))
+            .doing(|| format!("making {}", dir.display()))
     }
 
     fn children(&self) -> MutexGuard<'_, BTreeMap<NodeName, Child>> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The process group of a node: of this agent's own child, or as an earlier agent's left its number.
+    /// The process group of a node: of this agent's own child, or of one that an earlier agent has started.
     fn group(&self, node: &NodeName) -> Option<Pid> {
         if let Some(child) = self.children().get_mut(node) {
             let alive = matches!(child.try_wait(), Ok(None));
             return alive.then(|| i32::try_from(child.id()).ok().map(Pid::from_raw)).flatten();
         }
-        let text = fs::read_to_string(self.dir().join(node.as_str()).join("pid")).ok()?;
-        let pid: i32 = text.trim().parse().ok()?;
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let mark = format!("umid={node}");
-        line.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes()).then(|| Pid::from_raw(pid))
+        find(node, &self.dir(node))
     }
 
     fn running(&self, vm: &Vm<'_>) -> Option<u32> {
@@ -89,6 +101,22 @@ impl Uml {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// The process of a node among all of this machine's, by its arguments: also while it has not come as far as to leave its
+/// number in a file. Its helpers have the same arguments; it leads them.
+fn find(node: &NodeName, dir: &Path) -> Option<Pid> {
+    let marks = [format!("umid={node}"), format!("uml_dir={}/", dir.display())];
+    let has_marks = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let has = |mark: &String| line.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes());
+        marks.iter().all(has)
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let found: Vec<Pid> = pids.filter(has_marks).map(Pid::from_raw).collect();
+    let leads = |pid: &&Pid| getpgid(Some(**pid)).is_ok_and(|group| group == **pid);
+    found.iter().find(leads).or(found.first()).copied()
 }
 
 impl Vmm for Uml {
@@ -114,10 +142,11 @@ impl Vmm for Uml {
                 (kernel, vec![format!("root={root}"), "rw".to_owned(), "systemd.getty_auto=no".to_owned()])
             }
         };
+        let dir = self.dir(&vm.node.name);
         let mut argv = vec![
             kernel.display().to_string(),
             format!("umid={}", vm.node.name),
-            format!("uml_dir={}/", self.dir().display()),
+            format!("uml_dir={}/", dir.display()),
             format!("mem={}M", vm.node.memory.as_mib()),
         ];
         for (number, store) in vm.stores.iter().enumerate() {
@@ -134,10 +163,19 @@ impl Vmm for Uml {
             owned.push(initrd.to_owned());
         }
         let uid = self.own_user.then_some(FIRST_UID + vm.index);
+        let home = kernel.parent().unwrap_or(Path::new("/"));
+        let read: Vec<&Path> = match boot {
+            Boot::Install { initrd, .. } => vec![home, initrd],
+            Boot::Disk { .. } => vec![home],
+        };
+        let write: Vec<&Path> = [&dir].into_iter().chain(&vm.stores).map(PathBuf::as_path).collect();
+        let mut confined = vec![AGENT.to_owned()];
+        confined.extend(ConfineOptions::of(&self.paths.run.join(ROOT), &read, &write, uid));
+        confined.append(&mut argv);
         Launch {
             node: vm.node.name.clone(),
             install: boot.is_install(),
-            argv,
+            argv: confined,
             config: Some((PathBuf::from(tap), vm.bridge.to_owned())),
             uid,
             owned,
@@ -153,22 +191,21 @@ impl Vmm for Uml {
         }
         // Counts from this start on.
         self.processes.forget(&launch.node);
-        // What a killed UML leaves makes the next take a random umid.
-        let _ = fs::remove_dir_all(self.dir().join(launch.node.as_str()));
+        self.make_dir(&launch.node, launch.uid)?;
         let (program, args) =
             launch.argv.split_first().ok_or_else(|| Fault::new("there is nothing to start"))?;
-        let home = Path::new(program).parent().unwrap_or(Path::new("/"));
         let mut command = Command::new(program);
-        command.args(args).env_clear().env("LD_LIBRARY_PATH", home);
-        // Its loader is named relative to its own directory (builder, depot.rs).
+        // Of the libraries beside it; its loader is named relative to its directory, too (builder, depot.rs).
+        command.args(args).env_clear().env("LD_LIBRARY_PATH", ".");
         let (theirs, ours) = pipes::make(&self.paths, &launch.node)?;
-        command.current_dir(home).stdin(theirs.0).stdout(theirs.1).stderr(Stdio::null());
+        // What goes wrong before there is a console is shown on it, too.
+        let complaints = theirs.1.try_clone().doing(|| "sharing the console")?;
+        command.stdin(theirs.0).stdout(theirs.1).stderr(complaints);
         if let Some(uid) = launch.uid {
             for path in &launch.owned {
                 chown(path, Some(uid), Some(uid))
                     .doing(|| format!("giving {} to its node", path.display()))?;
             }
-            command.uid(uid).gid(uid);
         }
         let child = command.spawn().doing(|| format!("starting {program}"))?;
         // Its ends of the pipes are closed here, so that they end with it.
@@ -192,7 +229,7 @@ impl Vmm for Uml {
     fn stop(&self, node: &NodeName, grace: Duration) -> Result<(), Fault> {
         let Some(group) = self.group(node) else { return Ok(()) };
         // Ctrl-Alt-Del: systemd shuts down in order and "reboots", which ends the process (noreboot).
-        if !grace.is_zero() && mconsole(&self.dir().join(node.as_str()).join("mconsole"), "cad").is_ok() {
+        if !grace.is_zero() && mconsole(&self.dir(node).join(node.as_str()).join("mconsole"), "cad").is_ok() {
             self.wait_off(node, grace);
         }
         // The whole group, even after a clean end: killing the first process alone leaves its helpers.
@@ -234,6 +271,25 @@ fn mconsole(socket: &Path, command: &str) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::CommandExt as _;
+
+    #[test]
+    fn a_node_of_an_earlier_agent_is_found() {
+        let node: NodeName = "find-me".parse().expect("a name");
+        let dir = Path::new("/t/run/uml/find-me");
+        assert_eq!(find(&node, dir), None);
+        let mut child = Command::new("sh")
+            .args(["-c", "sleep 60; true", "umid=find-me", "uml_dir=/t/run/uml/find-me/"])
+            .process_group(0)
+            .spawn()
+            .expect("started");
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a number"));
+        assert_eq!(find(&node, dir), Some(pid));
+        assert_eq!(find(&node, Path::new("/another")), None);
+        killpg(pid, Signal::SIGKILL).expect("ended");
+        child.wait().expect("buried");
+        assert_eq!(find(&node, dir), None);
+    }
 
     #[test]
     fn renders_what_will_be_started() {
@@ -252,7 +308,8 @@ mod tests {
         let launch = uml.render(&vm, boot);
         let mac = site.nodes[0].mac;
         let expected = format!(
-            "/d/linux umid=node1 uml_dir=/t/run/uml/ mem=512M ubd0=/t/disk0 \
+            "/proc/self/exe confine --root /t/run/uml-root --read /d --write /t/run/uml/node1 --write /t/disk0 \
+             --uid 61300 -- /d/linux umid=node1 uml_dir=/t/run/uml/node1/ mem=512M ubd0=/t/disk0 \
              vec0:transport=tap,ifname=ghtap0,mac={mac},gro=1 con=null con0=fd:0,fd:1 noreboot quiet \
              root=PARTUUID=1-2 rw systemd.getty_auto=no"
         );
