@@ -2,8 +2,10 @@
 //!
 //! The scenarios are in `tests/`; `ci/test` builds the programs first and runs them one after the other.
 
+pub mod console;
 pub mod emulator;
 pub mod lan;
+pub mod process;
 pub mod roots;
 pub mod work;
 
@@ -96,15 +98,16 @@ pub fn run_gatehouse(args: &[&str]) -> Ended {
 
 /// Starts a trial of a site under User Mode Linux with its state in a directory.
 pub fn try_uml(site: &Path, dir: &Path, more: &[&str]) -> Try {
-    try_under("uml", site, dir, more)
+    try_with("uml", site, dir, more)
 }
 
 /// The same under QEMU.
 pub fn try_kvm(site: &Path, dir: &Path, more: &[&str]) -> Try {
-    try_under("kvm", site, dir, more)
+    try_with("kvm", site, dir, more)
 }
 
-fn try_under(vmm: &str, site: &Path, dir: &Path, more: &[&str]) -> Try {
+/// The same under any vmm.
+pub fn try_with(vmm: &str, site: &Path, dir: &Path, more: &[&str]) -> Try {
     let mut command = Command::new(gatehouse());
     command.arg("try").arg(site).args(["--vmm", vmm, "--json", "--dir"]).arg(dir).args(more);
     Try::start(&mut command, dir)
@@ -163,6 +166,11 @@ impl Try {
             }
         }
         panic!("{text:?} did not come within {at_most:?}");
+    }
+
+    /// The directory of its state.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Whether a line with some text has been seen.

@@ -166,6 +166,13 @@ impl Board {
         self.changed.notify_all();
     }
 
+    /// Whether a failure of some phase was told since a moment, in milliseconds since 1970.
+    pub fn has_failed(&self, phase: &str, since: u64) -> bool {
+        let failed =
+            |event: &Event| event.state == State::Failed && event.phase == phase && event.ts >= since;
+        self.lock().events.iter().any(failed)
+    }
+
     /// Runs a phase of the host: tells its start and end, and puts its seconds on the board.
     ///
     /// # Errors

@@ -111,7 +111,9 @@ fn who() -> String {
     let user = set("SUDO_USER").or_else(|| set("USER")).unwrap_or_else(user);
     // `ADDRESS PORT ADDRESS PORT` (ssh(1)).
     let from = set("SSH_CONNECTION").and_then(|all| Some(format!(" from {}", all.split(' ').next()?)));
-    let at = nix::unistd::ttyname(io::stdin()).ok().and_then(|name| Some(format!(" at {}", name.strip_prefix("/dev/").ok()?.display())));
+    let at = nix::unistd::ttyname(io::stdin())
+        .ok()
+        .and_then(|name| Some(format!(" at {}", name.strip_prefix("/dev/").ok()?.display())));
     [Some(user), from, at].into_iter().flatten().collect()
 }
 

@@ -1,17 +1,24 @@
 //! A trial: the whole of a site on this machine, in namespaces of its own, without an image.
 //!
 //! Started as the first process of a process namespace (`unshare --pid --fork`), so that every node ends
-//! with it. It ends when its standard input does: whoever started it holds the other end.
+//! with it. It ends when its standard input does: whoever started it holds the other end. As systemd does on a host, it
+//! starts the agent anew when that dies, while the nodes go on.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::Args;
 use gatehouse_model::{Doing as _, Fault, Site};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, wait};
+use nix::unistd::Pid;
 
 use crate::host::daemon::{self, Sink};
 use crate::host::lifecycle::BRIDGE;
@@ -36,7 +43,15 @@ pub struct TrialOptions {
     /// LISTEN:PORT=ADDRESS:PORT, a way into the trial's network
     #[arg(long)]
     forward: Vec<Forward>,
+    /// Be the agent itself, in the namespaces of the trial's first process
+    #[arg(long)]
+    serve: bool,
 }
+
+/// The pause before the agent is started again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The exit status of a program that panicked.
+const PANICKED: i32 = 101;
 
 /// The trial's bridge, in a network of its own: any locally administered address will do.
 const BRIDGE_MAC: &str = "02:67:68:00:00:01";
@@ -63,6 +78,12 @@ impl FromStr for Forward {
 /// # Errors
 /// The namespaces cannot be made; as [`daemon::serve`].
 pub fn run(options: &TrialOptions) -> Result<(), Fault> {
+    let mut paths = Paths::trial(&options.dir, &options.depot);
+    paths.tools.clone_from(&options.tools);
+    if options.serve {
+        let sinks = vec![Sink { to: Box::new(io::stdout()), progress: true }];
+        return daemon::serve(&paths, sinks, wait_for_end);
+    }
     // A socket stays in the network that it was made in: these listen outside, whatever comes next.
     let mut listeners = Vec::new();
     for forward in &options.forward {
@@ -70,18 +91,69 @@ pub fn run(options: &TrialOptions) -> Result<(), Fault> {
             TcpListener::bind(forward.outside).doing(|| format!("listening on {}", forward.outside))?;
         listeners.push((listener, forward.inside));
     }
-    let mut paths = Paths::trial(&options.dir, &options.depot);
-    paths.tools.clone_from(&options.tools);
     let site = import(&options.site, &paths)?;
     enter(&site)?;
     for (listener, inside) in listeners {
         std::thread::spawn(move || forward(&listener, inside));
     }
-    let sinks = vec![Sink { to: Box::new(io::stdout()), progress: true }];
-    daemon::serve(&paths, sinks, || {
-        io::copy(&mut io::stdin().lock().by_ref(), &mut io::sink()).doing(|| "reading standard input")?;
-        Ok(())
-    })
+    keep_agent()
+}
+
+fn wait_for_end() -> Result<(), Fault> {
+    io::copy(&mut io::stdin().lock(), &mut io::sink()).doing(|| "reading standard input")?;
+    Ok(())
+}
+
+/// What is held of the agent: the end of its standard input tells it to end.
+#[derive(Default)]
+struct Held {
+    over: bool,
+    stdin: Option<ChildStdin>,
+}
+
+/// Runs the agent, and starts it anew when a signal or a panic ends it; ends as it ends otherwise.
+fn keep_agent() -> Result<(), Fault> {
+    let held = Arc::new(Mutex::new(Held::default()));
+    let ending = Arc::clone(&held);
+    std::thread::spawn(move || {
+        // However it ends: nobody is there any more who wants the trial.
+        let _ = wait_for_end();
+        *ending.lock().unwrap_or_else(PoisonError::into_inner) = Held { over: true, stdin: None };
+    });
+    loop {
+        let args = std::env::args_os().skip(1).chain(["--serve".into()]);
+        let mut child = Command::new("/proc/self/exe")
+            .args(args)
+            .stdin(Stdio::piped())
+            .spawn()
+            .doing(|| "starting the agent")?;
+        let stdin = child.stdin.take();
+        let held = || held.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut now = held();
+            now.stdin = stdin.filter(|_| !now.over);
+        }
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
+        match wait_for(pid)? {
+            WaitStatus::Exited(_, code) if code != PANICKED => std::process::exit(code),
+            ended if held().over => {
+                return Err(Fault::new(format!("the agent ended while stopping: {ended:?}")));
+            }
+            ended => eprintln!("the agent has ended: {ended:?}; starting it again"),
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Waits for a process, and buries what others leave: this is the first process of its namespace.
+fn wait_for(pid: Pid) -> Result<WaitStatus, Fault> {
+    loop {
+        match wait() {
+            Ok(status) if status.pid() == Some(pid) => return Ok(status),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).doing(|| "waiting for the agent"),
+        }
+    }
 }
 
 /// The trial's site directory is the truth of this run: it takes the place that first boot imports into.

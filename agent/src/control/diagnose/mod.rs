@@ -125,7 +125,7 @@ fn bundle(paths: &Paths, name: &str, to: impl Write) -> Result<Contents, Fault> 
     for piece in pieces::all(paths, &site, &nodes(paths)) {
         match get(paths, &piece.from) {
             Ok(bytes) => {
-                let rules = Rules { known: &known, digests: piece.digests };
+                let rules = Rules { known: &known, packages: piece.packages };
                 let (text, removed) = redact(&String::from_utf8_lossy(&bytes), rules);
                 add(&mut tar, name, &piece.name, text.as_bytes())?;
                 contents.inside.push(Inside { name: piece.name, bytes: text.len(), removed });

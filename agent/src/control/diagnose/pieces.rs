@@ -25,12 +25,12 @@ pub struct Piece {
     pub name: String,
     /// Where it comes from.
     pub from: From,
-    /// Whether it is full of digests and holds no tokens.
-    pub digests: bool,
+    /// Whether it is a list of packages.
+    pub packages: bool,
 }
 
 fn piece(name: impl Into<String>, from: From) -> Piece {
-    Piece { name: name.into(), from, digests: false }
+    Piece { name: name.into(), from, packages: false }
 }
 
 fn program(name: &str, command: &str) -> Piece {
@@ -96,8 +96,7 @@ pub fn all(paths: &Paths, site: &[String], nodes: &[NodeName]) -> Vec<Piece> {
     all.extend(FILES.iter().map(|(name, path)| piece(*name, From::File(path.into()))));
     for name in site {
         let from = From::File(paths.site().join(name));
-        // The lock is nothing but digests.
-        all.push(Piece { digests: name == "site.lock", ..piece(format!("site/{name}"), from) });
+        all.push(Piece { packages: name == "site.lock", ..piece(format!("site/{name}"), from) });
     }
     for node in nodes {
         all.extend(of_node(paths, node));

@@ -17,8 +17,8 @@ const TOKEN: usize = 64;
 pub struct Rules<'a> {
     /// Values that are known to be secret.
     pub known: &'a [String],
-    /// Whether the text is full of digests, which look as tokens do, and holds no tokens.
-    pub digests: bool,
+    /// Whether the text is a list of packages: full of digests, which look as tokens do, and of names such as passwd.
+    pub packages: bool,
 }
 
 /// The text without secrets, and how many were taken out.
@@ -33,7 +33,10 @@ pub fn redact(text: &str, rules: Rules<'_>) -> (String, usize) {
         }
     }
     let text = keys(&text, &mut count);
-    let lines = text.split_inclusive('\n').map(|line| of_line(line, rules.digests, &mut count));
+    if rules.packages {
+        return (text, count);
+    }
+    let lines = text.split_inclusive('\n').map(|line| of_line(line, &mut count));
     (lines.collect(), count)
 }
 
@@ -63,11 +66,11 @@ fn keys(text: &str, count: &mut usize) -> String {
     out
 }
 
-fn of_line(line: &str, digests: bool, count: &mut usize) -> String {
+fn of_line(line: &str, count: &mut usize) -> String {
     let line = hashes(line, count);
     let line = named(&line, count);
     let line = in_addresses(&line, count);
-    words(&line, digests, count)
+    words(&line, count)
 }
 
 fn hashes(line: &str, count: &mut usize) -> String {
@@ -158,7 +161,7 @@ fn in_addresses(line: &str, count: &mut usize) -> String {
 }
 
 /// Tokens, and secret keys of age.
-fn words(line: &str, digests: bool, count: &mut usize) -> String {
+fn words(line: &str, count: &mut usize) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
     loop {
@@ -174,7 +177,7 @@ fn words(line: &str, digests: bool, count: &mut usize) -> String {
         if word.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
             out.push_str("[private key removed]");
             *count += 1;
-        } else if hex && word.len() == TOKEN && !digests {
+        } else if hex && word.len() == TOKEN {
             out.push_str(&word[..LEFT]);
             out.push_str("[56 digits removed]");
             *count += 1;
@@ -194,7 +197,7 @@ mod tests {
 
     #[test]
     fn secrets_are_taken_out() {
-        let rules = Rules { known: &["hunter2hunter2".to_owned()], digests: false };
+        let rules = Rules { known: &["hunter2hunter2".to_owned()], packages: false };
         for (text, clean, count) in [
             ("nothing here\n", "nothing here\n", 0),
             ("it is hunter2hunter2.\n", "it is [secret removed].\n", 1),
@@ -229,7 +232,7 @@ mod tests {
         }
         let text = format!("got {TOKEN64}\n");
         assert_eq!(redact(&text, rules), ("got 01234567[56 digits removed]\n".to_owned(), 1));
-        assert_eq!(redact(&text, Rules { digests: true, ..rules }), (text.clone(), 0));
+        assert_eq!(redact(&text, Rules { packages: true, ..rules }), (text.clone(), 0));
     }
 
     proptest! {
@@ -237,7 +240,7 @@ mod tests {
         fn whatever_the_text_nothing_planted_is_left(before in "\\PC{0,40}", after in "[\"', \n\\\\:=&]?\\PC{0,40}") {
             let hash = "$6$abcdefgh$0123456789abcdef";
             let text = format!("{before} {hash}\n{after}\n-----BEGIN RSA PRIVATE KEY-----\nQUJD\n-----END RSA PRIVATE KEY-----\n");
-            let (clean, count) = redact(&text, Rules { known: &[], digests: false });
+            let (clean, count) = redact(&text, Rules { known: &[], packages: false });
             prop_assert!(count >= 2);
             prop_assert!(!clean.contains("0123456789abcdef") && !clean.contains("QUJD"), "{}", clean);
         }

@@ -15,6 +15,8 @@ use crate::wire::{Ack, Milestone, Passport};
 
 /// An installer that has not ended by then never will: emulated machines need a tenth of it.
 const INSTALL_LIMIT: Duration = Duration::from_secs(3600);
+/// How often an installer is run whose VM ends under it.
+const MOST_TRIES: u32 = 3;
 
 impl Lifecycle {
     /// Installs a node from the beginning: whatever an earlier try left on its disk is overwritten.
@@ -27,11 +29,7 @@ impl Lifecycle {
         let board = &self.means.board;
         board.update(&node.name, |status| status.state = NodeState::Installing);
         board.say(&phase(&node.name), "installing", State::Started, "");
-        drop(board.take_acks(&node.name));
-        let begun = Instant::now();
-        let result = self.run_installer(node);
-        self.means.tokens.revoke(&node.name);
-        let ack = result.doing(|| format!("installing node {}", node.name))?;
+        let (ack, begun) = self.run_to_end(node).doing(|| format!("installing node {}", node.name))?;
         let seconds = begun.elapsed().as_secs_f64();
         let root = ack.root.ok_or_else(|| Fault::new(format!("node {} did not name its root", node.name)))?;
         let record = Record { profile: ack.profile, root, seconds, phases: ack.phases };
@@ -45,7 +43,28 @@ impl Lifecycle {
         Ok(())
     }
 
-    fn run_installer(&self, node: &Node) -> Result<Ack, Fault> {
+    /// Runs the installer until it has acknowledged. One whose VM was ended under it is run again, from the beginning; one
+    /// that has said why it failed would say so again.
+    fn run_to_end(&self, node: &Node) -> Result<(Ack, Instant), Fault> {
+        let board = &self.means.board;
+        for tries in 1.. {
+            drop(board.take_acks(&node.name));
+            let (begun, since) = (Instant::now(), now_millis());
+            let result = self.run_installer(node);
+            self.means.tokens.revoke(&node.name);
+            if let Some(ack) = result? {
+                return Ok((ack, begun));
+            }
+            if tries == MOST_TRIES || board.has_failed(&phase(&node.name), since) {
+                break;
+            }
+            board.say(&phase(&node.name), "installing again", State::Started, "its vm ended early");
+        }
+        Err(Fault::new(format!("the installer ended early; {}", self.last_words(node, true))))
+    }
+
+    /// Runs the installer once; no acknowledgement where its VM ended without one.
+    fn run_installer(&self, node: &Node) -> Result<Option<Ack>, Fault> {
         let stores = self.stores(node)?;
         let kernel = self.means.depot.kernel(self.means.driver.kind())?;
         let conf = self.means.paths.conf(&node.name);
@@ -85,23 +104,16 @@ impl Lifecycle {
         }
     }
 
-    /// Waits until the installer has acknowledged and its VM is off.
-    fn follow_installer(&self, node: &Node) -> Result<Ack, Fault> {
+    /// Waits until the installer's VM is off; returns what it has acknowledged.
+    fn follow_installer(&self, node: &Node) -> Result<Option<Ack>, Fault> {
         let begun = Instant::now();
         let mut installed = None;
+        let last = |acks: Vec<Ack>| acks.into_iter().rfind(|ack| ack.milestone == Milestone::Installed);
         loop {
-            let acks = self.means.board.take_acks(&node.name);
-            installed = acks.into_iter().rfind(|ack| ack.milestone == Milestone::Installed).or(installed);
+            installed = last(self.means.board.take_acks(&node.name)).or(installed);
             if self.means.driver.power(&node.name)? == Power::Off {
                 // The acknowledgement may have come between the two looks.
-                let late = self.means.board.take_acks(&node.name);
-                return late
-                    .into_iter()
-                    .rfind(|ack| ack.milestone == Milestone::Installed)
-                    .or(installed)
-                    .ok_or_else(|| {
-                        Fault::new(format!("the installer ended early; {}", self.last_words(node, true)))
-                    });
+                return Ok(last(self.means.board.take_acks(&node.name)).or(installed));
             }
             if begun.elapsed() > INSTALL_LIMIT || self.wanted(&node.name) == Wanted::Stopped {
                 self.means.driver.stop(&node.name, Duration::ZERO)?;

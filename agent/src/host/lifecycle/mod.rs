@@ -232,7 +232,19 @@ impl Lifecycle {
                 continue;
             };
             let begun = Instant::now();
-            let lived = if node.machine.is_some() { self.attend(&node) } else { self.advance(&node) };
+            let lived = if node.machine.is_some() {
+                self.attend(&node).map(|()| Step::Rest)
+            } else {
+                self.advance(&node)
+            };
+            // Only a node that ends by itself has died, or one that cannot be helped; what people ask for is done at once.
+            match &lived {
+                Ok(Step::Rest) => deaths = 0,
+                Ok(Step::Watch) if begun.elapsed() > LONGEST_PAUSE => deaths = 0,
+                Ok(Step::Watch) if self.wanted(name) == Wanted::Running => deaths += 1,
+                Ok(_) => {}
+                Err(_) => deaths += 1,
+            }
             if let Err(fault) = lived {
                 self.means.board.update(name, |status| {
                     status.state = NodeState::Failed;
@@ -241,7 +253,6 @@ impl Lifecycle {
                 self.means.board.say(&phase(name), "running", State::Failed, fault.to_string());
                 self.set(name, Wanted::Stopped);
             }
-            deaths = if begun.elapsed() > LONGEST_PAUSE { 0 } else { deaths + 1 };
             if deaths > 2 {
                 std::thread::sleep(LONGEST_PAUSE.min(Duration::from_secs(1 << deaths.min(6))));
             }
@@ -256,7 +267,8 @@ impl Lifecycle {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn advance(&self, node: &Node) -> Result<(), Fault> {
+    /// Does the next step of a node's life; returns which that was.
+    fn advance(&self, node: &Node) -> Result<Step, Fault> {
         let record = Record::load(&self.means.paths, &node.name)?;
         let power = self.means.driver.power(&node.name)?;
         let step = next_step(record.is_some(), power, self.wanted(&node.name));
@@ -267,19 +279,17 @@ impl Lifecycle {
             self.installs.leave(&node.name);
         }
         match step {
-            Step::Clear => self.means.driver.stop(&node.name, Duration::ZERO),
-            Step::Install => self.install(node),
-            Step::Start => self.boot(node, record.as_ref()),
-            Step::Watch => self.watch(node, record.as_ref()),
+            Step::Clear => self.means.driver.stop(&node.name, Duration::ZERO)?,
+            Step::Install => self.install(node)?,
+            Step::Start => self.boot(node, record.as_ref())?,
+            Step::Watch => self.watch(node, record.as_ref())?,
             Step::Stop => {
                 self.means.board.say(&phase(&node.name), "stopping", State::Started, "");
-                self.means.driver.stop(&node.name, STOP_GRACE)
+                self.means.driver.stop(&node.name, STOP_GRACE)?;
             }
-            Step::Rest => {
-                self.rest(node, record.as_ref());
-                Ok(())
-            }
+            Step::Rest => self.rest(node, record.as_ref()),
         }
+        Ok(step)
     }
 
     fn rest(&self, node: &Node, record: Option<&Record>) {

@@ -96,7 +96,10 @@ impl Lifecycle {
     pub(super) fn watch(&self, node: &Node, record: Option<&Record>) -> Result<(), Fault> {
         let known = matches!(self.shown(&node.name), Some(NodeState::Running | NodeState::Ailing));
         if !known && let Some(record) = record {
-            self.means.driver.adopt(&node.name)?;
+            if let Err(fault) = self.means.driver.adopt(&node.name) {
+                // A node without a console is still a node.
+                self.means.board.say(&phase(&node.name), "adopting", State::Failed, fault.to_string());
+            }
             self.hold(node);
             let up =
                 TcpStream::connect_timeout(&SocketAddr::from((node.address, 22)), Duration::from_secs(2));
@@ -106,7 +109,16 @@ impl Lifecycle {
                 self.means.board.say(&phase(&node.name), "adopting", State::Succeeded, "");
             } else {
                 self.show(node, NodeState::Starting, record);
-                self.await_running(node, &mut Some(self.turns.to_start(Duration::ZERO)))?;
+                let ended = self.await_running(node, &mut Some(self.turns.to_start(Duration::ZERO)));
+                match ended {
+                    // It died while it was starting: it is started again as any that does.
+                    Err(fault) if self.means.driver.power(&node.name)? == Power::Off => {
+                        let words = fault.to_string();
+                        self.means.board.say(&phase(&node.name), "starting again", State::Started, words);
+                        return Ok(());
+                    }
+                    ended => ended?,
+                }
             }
         }
         let since = Instant::now();
