@@ -202,6 +202,11 @@ impl Ack {
 pub enum Order {
     /// Measure how long the commands of `evaluate.tests` take.
     Evaluate(Counts),
+    /// Write out what the filesystems have in memory and hold them still until [`Order::Thaw`], but for so many seconds
+    /// at most.
+    Freeze(u16),
+    /// Let them go on.
+    Thaw,
 }
 
 /// Answer to `GET /orders`: the same until the node has answered or nobody waits for it, so that a node that started
@@ -220,6 +225,10 @@ pub struct Given {
 pub enum Outcome {
     /// To `evaluate`: the commands in the profile's order.
     Evaluated(Vec<Figures>),
+    /// To `freeze`: from now on.
+    Frozen,
+    /// To `thaw`: whether they were frozen until now.
+    Thawed(bool),
     /// It could not be done; the message of the fault.
     Failed(String),
 }

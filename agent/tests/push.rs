@@ -10,6 +10,7 @@ use std::time::Duration;
 use gatehouse_agent::control::board::Board;
 use gatehouse_agent::control::socket::{Answerers, ControlSocket, listen};
 use gatehouse_agent::current::Current;
+use gatehouse_agent::host::backup::desk::Desk;
 use gatehouse_agent::host::evaluate::Evaluator;
 use gatehouse_agent::host::keeper::{Keeper, KeeperMeans};
 use gatehouse_agent::host::lifecycle::{Lifecycle, Means};
@@ -18,6 +19,7 @@ use gatehouse_agent::host::report::outbox::Outbox;
 use gatehouse_agent::host::report::queue::Queue;
 use gatehouse_agent::paths::Paths;
 use gatehouse_agent::server::closure::Closures;
+use gatehouse_agent::server::orders::Orders;
 use gatehouse_agent::server::tokens::Tokens;
 use gatehouse_agent::vmm::usage::Usage;
 use gatehouse_agent::vmm::{Boot, Capabilities, Launch, Power, Vm, Vmm};
@@ -165,9 +167,12 @@ impl Machine {
         let queue = Queue::of(&paths.state);
         let reports = Arc::new(Outbox::new(queue, Arc::clone(&current), Arc::clone(&board)));
         let changes = Arc::new(keeper);
-        let evaluations = Arc::new(Evaluator::new(&current, &paths, &board));
-        let steward = lifecycle;
-        let answerers = Answerers { board: Arc::clone(&board), steward, changes, reports, evaluations };
+        let orders = Arc::new(Orders::default());
+        let evaluations = Arc::new(Evaluator::new(&current, &paths, &board, &orders));
+        let believed = Digest::of(b"");
+        let backups = Arc::new(Desk::open(&current, &paths, &board, orders, &lifecycle, believed));
+        let told = Arc::clone(&board);
+        let answerers = Answerers { board: told, steward: lifecycle, changes, reports, evaluations, backups };
         Agent { current, board, _socket: listen(&paths, answerers).expect("a socket") }
     }
 

@@ -97,6 +97,11 @@ impl Fault {
         self.exit
     }
 
+    /// The one line of advice, if there is any.
+    pub fn advice(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
     /// The wrong inputs, if that is what this is.
     pub fn problems(&self) -> &[Problem] {
         match &self.cause {

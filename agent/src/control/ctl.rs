@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use gatehouse_model::{Doing as _, Fault, NodeName};
 use serde_json::json;
 
+use super::backup::{self, BackupOptions, NodeBackupControl, NodeRestoreControl, RestoreOptions};
 use super::board::Status;
 use super::console::{self, ConsoleOptions, LogOptions};
 use super::diagnose::{self, DiagnoseOptions};
@@ -68,7 +69,7 @@ pub enum ControlCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Nodes: list, start, stop, restart, set, resize, console, log, install, approve, purge
+    /// Nodes: list, start, stop, restart, set, resize, console, log, install, backup, restore, approve, purge
     #[command(subcommand)]
     Node(NodeControl),
     /// The site: what a change would do, taking it up, its history
@@ -84,6 +85,10 @@ pub enum ControlCommand {
         #[command(subcommand)]
         command: Option<ReportControl>,
     },
+    /// Back up the host, or all of the site; say what a backup is, and whether it is whole
+    Backup(BackupOptions),
+    /// Make this machine the host of a backup, or bring a whole site back
+    Restore(RestoreOptions),
     /// Measure how long the site's commands take (evaluate.tests in a node's profile)
     Evaluate(EvaluateControl),
     /// Put what is needed to find out what is wrong into one file, without secrets
@@ -141,6 +146,10 @@ pub enum NodeControl {
         /// The node's name
         node: NodeName,
     },
+    /// Back up a node, which goes on running: its disk as it is at one instant, with what it is configured by
+    Backup(NodeBackupControl),
+    /// Bring a node's disk back from a backup, and start it from that
+    Restore(NodeRestoreControl),
     /// Let a machine be installed that asks to be a node: its disk is then written
     Approve {
         /// The node's name
@@ -173,6 +182,8 @@ pub fn run(options: ControlOptions) -> Result<(), Fault> {
         ControlCommand::Site(command) => site::run(&paths, command),
         ControlCommand::Report { json, command } => report::run(&paths, command.as_ref(), json),
         ControlCommand::Evaluate(options) => evaluate::run(&paths, &options),
+        ControlCommand::Backup(options) => backup::run(&paths, &options),
+        ControlCommand::Restore(options) => backup::restore(&paths, &options),
         ControlCommand::Diagnose(options) => diagnose::run(&paths, &options),
         ControlCommand::Log { follow, json } => show_events(&paths, follow, json),
     }
@@ -190,6 +201,8 @@ fn run_node(paths: &Paths, command: NodeControl) -> Result<(), Fault> {
         NodeControl::Restart { node } => order(Request::Restart { node }),
         NodeControl::Install { node } => order(Request::Install { node }),
         NodeControl::Purge { node } => order(Request::Purge { node }),
+        NodeControl::Backup(options) => backup::back_up_node(paths, &options),
+        NodeControl::Restore(options) => backup::restore_node(paths, &options),
         NodeControl::Approve { node, fingerprint } => approve(paths, node, fingerprint.unwrap_or_default()),
         NodeControl::Set(options) => resources::set(paths, options),
         NodeControl::Resize(options) => resources::resize(paths, options),

@@ -1,5 +1,6 @@
 //! What people and programs see and say: the board of states and events, the socket, `gatectl`.
 
+mod backup;
 pub mod board;
 mod console;
 pub mod ctl;
@@ -21,6 +22,8 @@ use gatehouse_model::site::Settings;
 use gatehouse_model::{Event, Fault, NodeName};
 
 use self::usage::SiteUsage;
+use crate::host::backup::desk::{Reception, Taken};
+use crate::host::backup::manifest::Manifest;
 use crate::host::change::Change;
 use crate::host::import::SiteFiles;
 
@@ -89,6 +92,28 @@ pub trait Evaluations: Send + Sync {
         counts: Counts,
         tell: &mut dyn FnMut(Option<&Event>) -> bool,
     ) -> Result<Evaluation, Fault>;
+}
+
+/// Who has nodes backed up and restored when that is asked over the control socket; the host's desk is one.
+pub trait Backups: Send + Sync {
+    /// Takes a snapshot of a node's stores, which is there as long as what is answered; with `torn` also one of a node
+    /// that goes on writing meanwhile.
+    ///
+    /// # Errors
+    /// It is not installed, or no machine's disks can be had of it; it would be torn; the disk is full.
+    fn snapshot(&self, node: &NodeName, torn: bool) -> Result<Taken, Fault>;
+
+    /// Makes a place for the disks of a node's backup; with `replace` also where the node has disks.
+    ///
+    /// # Errors
+    /// It is no backup of the node, or does not fit this host; the node has disks.
+    fn receive(&self, node: &NodeName, manifest: &Manifest, replace: bool) -> Result<Reception, Fault>;
+
+    /// Puts disks in place that have come in whole and are synced, and starts the node from them.
+    ///
+    /// # Errors
+    /// The disk is full, with nothing changed; or the node does not stop, and they are put in place when it does.
+    fn put(&self, reception: Reception) -> Result<(), Fault>;
 }
 
 /// Who changes the site when that is asked over the control socket; the host's keeper is one.

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use gatehouse_model::evaluation::{Counts, Evaluation};
 use gatehouse_model::site::Settings;
-use gatehouse_model::{Event, Exit, Fault, NodeName, Problem};
+use gatehouse_model::{Event, Exit, Fault, NodeName, Problem, Refusal};
 use serde::{Deserialize, Serialize};
 
 use super::board::Status;
 use super::usage::SiteUsage;
+use crate::host::backup::manifest::Manifest;
 use crate::host::change::Change;
 
 /// What may be asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "do")]
 pub enum Request {
     /// The whole board.
@@ -96,6 +97,24 @@ pub enum Request {
         /// How often.
         counts: Counts,
     },
+    /// Take a snapshot of a node's stores; it is there until the asker hangs up.
+    Snapshot {
+        /// Which node.
+        node: NodeName,
+        /// Also if it is written to meanwhile.
+        torn: bool,
+    },
+    /// Make a place for a node's disks; they are thrown away if the asker hangs up before `put`.
+    Receive {
+        /// Which node.
+        node: NodeName,
+        /// What its backup says of itself.
+        manifest: Box<Manifest>,
+        /// Also where it has disks.
+        replace: bool,
+    },
+    /// Behind `receive`: the disks are there, whole and synced.
+    Put,
 }
 
 /// What is answered: one line, but for events, which are a line each and then `done`.
@@ -116,10 +135,26 @@ pub enum Answer {
     Event(Event),
     /// To `evaluate`.
     Evaluation(Evaluation),
+    /// To `snapshot`.
+    Snapshot {
+        /// Where the stores are, as files of their names.
+        dir: PathBuf,
+        /// What a backup of them begins with.
+        manifest: Box<Manifest>,
+    },
+    /// To `receive`: where the stores go, as files of their names.
+    Place(PathBuf),
     /// It is done, or on its way.
     Done,
     /// It is not; the message of the fault.
     Fault(String),
+    /// It will not be done as things are.
+    Refusal {
+        /// The fact.
+        what: String,
+        /// What to do, so that it will.
+        help: String,
+    },
     /// The request itself is wrong; what to ask instead.
     Problem(String),
     /// What is wrong with the files that were brought.
@@ -134,6 +169,7 @@ impl Answer {
     pub fn into_result(self) -> Result<Self, Fault> {
         match self {
             Self::Fault(text) => Err(Fault::new(text)),
+            Self::Refusal { what, help } => Err(Refusal::new(what, help).into()),
             Self::Problem(text) => Err(Fault::new(text).exit(Exit::Problem)),
             Self::Problems(all) => Err(Fault::of_problems(all)),
             good => Ok(good),

@@ -15,7 +15,8 @@ use gatehouse_model::{Doing as _, Event, Exit, Fault, NodeName};
 
 use super::board::Board;
 use super::request::{Answer, Request};
-use super::{Changes, Evaluations, Reports, Steward};
+use super::{Backups, Changes, Evaluations, Reports, Steward};
+use crate::host::backup::desk::Reception;
 use crate::host::import;
 use crate::paths::Paths;
 
@@ -37,6 +38,8 @@ pub struct Answerers {
     pub reports: Arc<dyn Reports>,
     /// For how fast it all is.
     pub evaluations: Arc<dyn Evaluations>,
+    /// For what is kept elsewhere.
+    pub backups: Arc<dyn Backups>,
 }
 
 impl std::fmt::Debug for Answerers {
@@ -109,6 +112,21 @@ fn converse(stream: UnixStream, answerers: &Answerers) -> std::io::Result<()> {
             Ok(Request::Evaluate { node, counts }) => {
                 evaluate(&mut writer, &*answerers.evaluations, node.as_ref(), counts)?;
             }
+            Ok(Request::Snapshot { node, torn }) => match answerers.backups.snapshot(&node, torn) {
+                Ok(taken) => {
+                    let dir = taken.snapshot.dir().to_owned();
+                    say(&mut writer, &Answer::Snapshot { dir, manifest: Box::new(taken.manifest.clone()) })?;
+                    // Until the asker hangs up.
+                    std::io::copy(&mut reader, &mut std::io::sink())?;
+                }
+                Err(fault) => say(&mut writer, &refusal(fault))?,
+            },
+            Ok(Request::Receive { node, manifest, replace }) => {
+                match answerers.backups.receive(&node, &manifest, replace) {
+                    Ok(reception) => take_in(&mut reader, &mut writer, &*answerers.backups, reception)?,
+                    Err(fault) => say(&mut writer, &refusal(fault))?,
+                }
+            }
             Ok(request) => say(&mut writer, &answer(&request, answerers))?,
             Err(error) => {
                 // What follows a line that is too long is no request either.
@@ -127,7 +145,11 @@ fn answer(request: &Request, answerers: &Answerers) -> Answer {
         Request::Status => return Answer::Status(board.status()),
         Request::Plan => return Answer::Plan(steward.plan()),
         // These are conversations of their own.
-        Request::Events { .. } | Request::Evaluate { .. } => Ok(()),
+        Request::Events { .. }
+        | Request::Evaluate { .. }
+        | Request::Snapshot { .. }
+        | Request::Receive { .. } => Ok(()),
+        Request::Put => Err(Fault::new("nothing was received").exit(Exit::Problem)),
         Request::Start { node } => known(board, node).and_then(|()| steward.start_node(node)),
         Request::Stop { node } => known(board, node).and_then(|()| steward.stop_node(node)),
         Request::Restart { node } => known(board, node).and_then(|()| steward.restart_node(node)),
@@ -167,6 +189,10 @@ fn answer_of_site(request: &Request, changes: &dyn Changes) -> Result<Answer, Fa
 fn refusal(fault: Fault) -> Answer {
     match fault.problems() {
         [] if fault.exit_status() == Exit::Problem => Answer::Problem(fault.to_string()),
+        [] if fault.exit_status() == Exit::Refusal => {
+            let help = fault.advice().unwrap_or_default().to_owned();
+            Answer::Refusal { what: fault.to_string(), help }
+        }
         [] => Answer::Fault(fault.to_string()),
         problems => Answer::Problems(problems.to_vec()),
     }
@@ -204,6 +230,22 @@ fn evaluate(
     };
     let found = evaluations.evaluate(node, counts, &mut tell);
     say(writer, &found.map_or_else(refusal, Answer::Evaluation))
+}
+
+/// Waits for a node's disks, and has them put in place.
+fn take_in(
+    reader: &mut BufReader<UnixStream>,
+    writer: &mut UnixStream,
+    backups: &dyn Backups,
+    reception: Reception,
+) -> std::io::Result<()> {
+    say(writer, &Answer::Place(reception.dir()))?;
+    let mut line = String::new();
+    reader.by_ref().take(REQUEST).read_line(&mut line)?;
+    if !matches!(serde_json::from_str(&line), Ok(Request::Put)) {
+        return Ok(());
+    }
+    say(writer, &backups.put(reception).map_or_else(refusal, |()| Answer::Done))
 }
 
 /// Passes events on until the asker or the board is gone.

@@ -8,6 +8,8 @@ use gatehouse_model::State;
 use gatehouse_model::site::Settings;
 
 use crate::control::usage::SiteUsage;
+use crate::host::backup::desk::Taken;
+use crate::host::backup::manifest::Manifest;
 use crate::host::import::SiteFiles;
 
 struct Noting(Mutex<Vec<String>>);
@@ -80,6 +82,20 @@ impl Reports for Noting {
     }
 }
 
+impl Backups for Noting {
+    fn snapshot(&self, node: &NodeName, _: bool) -> Result<Taken, Fault> {
+        Err(Fault::new(format!("{node} is not installed")))
+    }
+
+    fn receive(&self, node: &NodeName, _: &Manifest, _: bool) -> Result<Reception, Fault> {
+        Err(Fault::new(format!("{node} has disks")))
+    }
+
+    fn put(&self, _: Reception) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
 impl Evaluations for Noting {
     fn evaluate(
         &self,
@@ -116,7 +132,8 @@ impl Evaluations for Noting {
 fn answerers(board: &Arc<Board>, noting: &Arc<Noting>) -> Answerers {
     let (steward, changes) = (Arc::<Noting>::clone(noting), Arc::<Noting>::clone(noting));
     let (reports, evaluations) = (Arc::<Noting>::clone(noting), Arc::<Noting>::clone(noting));
-    Answerers { board: Arc::clone(board), steward, changes, reports, evaluations }
+    let backups = Arc::<Noting>::clone(noting);
+    Answerers { board: Arc::clone(board), steward, changes, reports, evaluations, backups }
 }
 
 fn opened(dir: &Path) -> (Paths, Arc<Board>, Arc<Noting>, ControlSocket) {

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gatehouse_model::site::{HTTP_PORT, LCFG_SERVER_PORT, VmmKind};
-use gatehouse_model::{Depot, Doing as _, Fault, Lock, Refusal, Site, State};
+use gatehouse_model::{Depot, Digest, Doing as _, Fault, Lock, Refusal, Site, State};
 
 use crate::control::board::Board;
-use crate::control::socket::{self, Answerers};
+use crate::control::socket::{self, Answerers, ControlSocket};
 use crate::current::Current;
+use crate::host::backup::desk::Desk;
+use crate::host::backup::identity;
 use crate::host::consoles;
 use crate::host::evaluate::Evaluator;
 use crate::host::keeper::{Keeper, KeeperMeans};
@@ -22,8 +24,9 @@ use crate::host::report::outbox::Outbox;
 use crate::host::report::queue::Queue;
 use crate::paths::Paths;
 use crate::server::approval::Approvals;
+use crate::server::orders::Orders;
 use crate::server::tokens::Tokens;
-use crate::server::{Server, ServerConfig};
+use crate::server::{Running, Server, ServerConfig};
 use crate::vmm::kvm::Kvm;
 use crate::vmm::uml::Uml;
 use crate::vmm::xen::Xen;
@@ -71,19 +74,22 @@ pub fn serve(
     sinks: Vec<Sink>,
     until: impl FnOnce() -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    for dir in [&paths.state, &paths.vms, &paths.run, &paths.log] {
-        fs::create_dir_all(dir).doing(|| format!("making {}", dir.display()))?;
-    }
     let _only = lock(paths)?;
+    let restored = identity::take_up(paths)?;
     let (site, lock) = read_site(&paths.site())?;
     let depot = read_depot(paths)?;
     let board = board(&site, sinks, paths);
+    if restored {
+        board.say("host", "restoring", State::Succeeded, "this machine is the host of the backup now");
+    }
     let driver = driver(&site, paths, &depot, &board)?;
-    let ack = SocketAddr::from((Ipv4Addr::UNSPECIFIED, site.server.ack_port));
+    let ack = site.server.ack_port;
     let current = Arc::new(Current::new(site, lock));
     let (tokens, approvals) = (Arc::new(Tokens::new()), Arc::new(Approvals::default()));
-    let evaluations = Arc::new(Evaluator::new(&current, paths, &board));
+    let orders = Arc::new(Orders::default());
+    let evaluations = Arc::new(Evaluator::new(&current, paths, &board, &orders));
     let server = board.phase("server", || {
+        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         Server::start(ServerConfig {
             current: Arc::clone(&current),
             paths: paths.clone(),
@@ -91,10 +97,10 @@ pub fn serve(
             board: Arc::clone(&board),
             tokens: Arc::clone(&tokens),
             approvals: Arc::clone(&approvals),
-            orders: evaluations.orders(),
-            http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, HTTP_PORT)),
-            tls: SocketAddr::from((Ipv4Addr::UNSPECIFIED, LCFG_SERVER_PORT)),
-            ack,
+            orders: Arc::clone(&orders),
+            http: any(HTTP_PORT),
+            tls: any(LCFG_SERVER_PORT),
+            ack: any(ack),
         })
     })?;
     let authority = server.authority_pem();
@@ -108,8 +114,9 @@ pub fn serve(
         approvals,
         netboot,
         driver,
-        authority,
+        authority: authority.clone(),
     });
+    let desk = Desk::open(&current, paths, &board, orders, &lifecycle, Digest::of(authority.as_bytes()));
     let keeper = Keeper::open(KeeperMeans {
         current: Arc::clone(&current),
         paths: paths.clone(),
@@ -121,15 +128,20 @@ pub fn serve(
     let reports = Arc::new(Outbox::new(Queue::of(&paths.state), current, Arc::clone(&board)));
     reports.start()?;
     let (board_of, steward) = (Arc::clone(&board), Arc::<Lifecycle>::clone(&lifecycle));
-    let answerers = Answerers { board: board_of, steward, changes: Arc::new(keeper), reports, evaluations };
+    let (changes, backups) = (Arc::new(keeper), Arc::new(desk));
+    let answerers = Answerers { board: board_of, steward, changes, reports, evaluations, backups };
     let control = socket::listen(paths, answerers)?;
     until()?;
+    stop(&board, &lifecycle, (control, server));
+    Ok(())
+}
+
+/// Stops the nodes in order, and then what they talk to.
+fn stop(board: &Board, lifecycle: &Lifecycle, served: (ControlSocket, Running)) {
     board.say("host", "stopping", State::Started, "");
     lifecycle.stop_all();
-    drop(control);
-    drop(server);
+    drop(served);
     board.say("host", "stopping", State::Succeeded, "");
-    Ok(())
 }
 
 /// The board, with all that follow it.
@@ -145,8 +157,11 @@ fn board(site: &Site, sinks: Vec<Sink>, paths: &Paths) -> Arc<Board> {
     board
 }
 
-/// One agent at a time.
+/// One agent at a time; it finds its directories.
 fn lock(paths: &Paths) -> Result<nix::fcntl::Flock<File>, Fault> {
+    for dir in [&paths.state, &paths.vms, &paths.run, &paths.log] {
+        fs::create_dir_all(dir).doing(|| format!("making {}", dir.display()))?;
+    }
     let path = paths.run.join("agent.lock");
     let file = File::create(&path).doing(|| format!("opening {}", path.display()))?;
     nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|_| {

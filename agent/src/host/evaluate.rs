@@ -57,6 +57,9 @@ impl Evaluations for Evaluator {
             match outcome {
                 Some(Outcome::Evaluated(tests)) => return Ok(self.with_installs(&node, tests)),
                 Some(Outcome::Failed(text)) => return Err(Fault::new(text)).doing(doing),
+                Some(Outcome::Frozen | Outcome::Thawed(_)) => {
+                    return Err(Fault::new(format!("{node} has answered something else"))).doing(doing);
+                }
                 // Withdrawn by leaving: the node stops at its next look.
                 None if !heard || !tell(None) => return Err(Fault::new("nobody waits for it")).doing(doing),
                 None => {}
@@ -66,15 +69,10 @@ impl Evaluations for Evaluator {
 }
 
 impl Evaluator {
-    /// An evaluator of the site; the profiles are below these paths.
-    pub fn new(current: &Arc<Current>, paths: &Paths, board: &Arc<Board>) -> Self {
-        let (current, board) = (Arc::clone(current), Arc::clone(board));
-        Self { current, paths: paths.clone(), board, orders: Arc::default() }
-    }
-
-    /// What it orders of nodes, for the server to hand out.
-    pub fn orders(&self) -> Arc<Orders> {
-        Arc::clone(&self.orders)
+    /// An evaluator of the site; the profiles are below these paths, and the server hands its orders out.
+    pub fn new(current: &Arc<Current>, paths: &Paths, board: &Arc<Board>, orders: &Arc<Orders>) -> Self {
+        let (current, board, orders) = (Arc::clone(current), Arc::clone(board), Arc::clone(orders));
+        Self { current, paths: paths.clone(), board, orders }
     }
 
     /// The nodes whose published profile names tests.

@@ -108,9 +108,7 @@ pub fn write(files: &SiteFiles, dir: &Path) -> Result<(), Fault> {
     remove(&partial)?;
     fs::create_dir_all(&partial).doing(|| format!("making {}", partial.display()))?;
     for (name, bytes) in files {
-        // FAT keeps no modes.
-        let mode = if name.starts_with("components/") { 0o755 } else { 0o644 };
-        put(&partial.join(name), bytes, mode)?;
+        put(&partial.join(name), bytes, mode(name))?;
     }
     // After all have been written: the first then takes most others along.
     sync_below(&partial)?;
@@ -124,6 +122,11 @@ pub fn write(files: &SiteFiles, dir: &Path) -> Result<(), Fault> {
     let parent = dir.parent().unwrap_or(Path::new("/"));
     File::open(parent).and_then(|dir| dir.sync_all()).doing(|| format!("syncing {}", parent.display()))?;
     remove(&partial)
+}
+
+/// The mode of a file of a site directory: FAT keeps none.
+pub fn mode(name: &str) -> u32 {
+    if name.starts_with("components/") { 0o755 } else { 0o644 }
 }
 
 fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {

@@ -8,6 +8,7 @@
 
 pub mod action;
 pub mod args;
+pub mod backup;
 pub mod boot;
 pub mod bring;
 pub mod change;

@@ -79,3 +79,37 @@ pub fn add_partition(disk: BorrowedFd<'_>, number: u32, start: u64, length: u64)
     let result = unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG, &raw mut argument) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Makes a file the twin of another one on the same filesystem: they share their blocks until one of them changes.
+///
+/// # Errors
+/// The filesystem cannot do that, or they are not on the same one.
+pub fn clone_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the request takes a file descriptor by value, and both are open until the call returns.
+    let result = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `_IOWR('X', 119, int)` and `_IOWR('X', 120, int)` of linux/fs.h.
+const FIFREEZE: libc::Ioctl = 0xc004_5877;
+const FITHAW: libc::Ioctl = 0xc004_5878;
+
+/// Writes out what a filesystem has in memory, and holds up whoever writes to it from then on; by any directory of it.
+///
+/// # Errors
+/// The filesystem cannot do that, or is held up already.
+pub fn freeze(dir: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the kernel looks at neither request's argument.
+    let result = unsafe { libc::ioctl(dir.as_raw_fd(), FIFREEZE, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets those go on that [`freeze`] has held up.
+///
+/// # Errors
+/// Nothing was held up.
+pub fn thaw(dir: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: as above.
+    let result = unsafe { libc::ioctl(dir.as_raw_fd(), FITHAW, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -13,6 +13,7 @@ mod configure;
 mod disks;
 pub mod download;
 pub mod evaluate;
+mod freeze;
 mod grants;
 pub mod install;
 mod keep;
@@ -36,6 +37,9 @@ pub enum NodeCommand {
     /// Those about the profile that the node has
     #[command(flatten)]
     Keep(KeepCommand),
+    /// Hold this node's filesystems still until standard input ends (called for a backup)
+    #[command(hide = true)]
+    Freeze(freeze::FreezeOptions),
     /// Unpack this node's kernels for PV-GRUB (called when a kernel is installed or removed)
     Kernels,
 }
@@ -47,6 +51,7 @@ pub enum NodeCommand {
 pub fn run(command: &NodeCommand) -> Result<(), Fault> {
     match command {
         NodeCommand::Keep(command) => keep::commands::run(command),
+        NodeCommand::Freeze(options) => freeze::run(*options),
         NodeCommand::Kernels => gatehouse_deb::kernel::sync(Path::new("/")),
     }
 }

@@ -255,6 +255,7 @@ fn in_plain(outcome: Outcome) -> Outcome {
             Outcome::Evaluated(tests.into_iter().take(MOST).map(figures).collect())
         }
         Outcome::Failed(text) => Outcome::Failed(plain(&text)),
+        Outcome::Frozen | Outcome::Thawed(_) => outcome,
     }
 }
 

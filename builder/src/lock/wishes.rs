@@ -6,10 +6,11 @@ use gatehouse_model::site::VmmKind;
 use gatehouse_model::{SET_EXTRA, SET_HOST, SET_INSTALLER, SET_MACHINE, SET_TOOLS, Site};
 
 /// A lean host: it boots, is reached by ssh, makes filesystems, bridges and filters, signs its pool (`sqop`), makes the
-/// Grid authority (`openssl`), serves machines that start from the network (dnsmasq), mirrors its disks (mdadm), and takes
-/// its site by `git push`. The same for sites with and without such machines or mirrors, which may share a medium. Without
+/// Grid authority (`openssl`), serves machines that start from the network (dnsmasq), mirrors its disks (mdadm), encrypts
+/// its own backups (`age`), and takes its site by `git push`. The same for sites with and without such machines or mirrors, which may share a medium. Without
 /// libpam-systemd a login starts no service manager of its own, which takes an emulated machine 20 s each time.
-const HOST: [&str; 26] = [
+const HOST: [&str; 27] = [
+    "age",
     "chrony",
     "dbus",
     "dnsmasq-base",

@@ -2,6 +2,7 @@
 
 use toml::de::DeTable;
 
+use super::check_backup::backup;
 use super::check_disks::disks;
 use super::check_grid::grid;
 use super::check_match::matches;
@@ -29,6 +30,7 @@ pub(super) const TOP: &[&str] = &[
     "report",
     "grid",
     "grid-user",
+    "backup",
 ];
 pub(super) const SITE: &[&str] = &["name", "domain", "epoch"];
 pub(super) const INSTALL: &[&str] = &["to"];
@@ -134,6 +136,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
     let report = report(r, top);
     let own = domain.as_ref().map(|at| at.value.as_str());
     let grid = grid(r, top, name.as_ref().map(|at| &at.value), own);
+    let backup = backup(r, top);
     Some(Site {
         name: name?.value,
         domain: domain?.value,
@@ -149,6 +152,7 @@ fn site(r: &mut Reader, top: &Section<'_>) -> Option<Site> {
         server,
         report,
         grid,
+        backup,
     })
 }
 

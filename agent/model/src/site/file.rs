@@ -49,6 +49,9 @@ pub struct SiteFile {
     /// The users of the Grid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grid_user: Vec<GridUserSection>,
+    /// Who can read backups of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupSection>,
 }
 
 /// What the site is called.
@@ -357,6 +360,15 @@ pub struct ReportSection {
     /// is not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
+}
+
+/// Who can read backups of the host, which hold its keys. Those of nodes are as readable as their disks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BackupSection {
+    /// Whom `age` encrypts them to: its own public keys (`age1…`, from `age-keygen`), or an OpenSSH public key of the
+    /// kinds ssh-ed25519 and ssh-rsa. The secret key is kept anywhere but on the host.
+    pub recipient: String,
 }
 
 /// The Grid authority, which the host makes at its first boot. Its subject is the base with `/CN=Authority` behind it.

@@ -2,6 +2,7 @@
 
 mod boot;
 mod check;
+mod check_backup;
 mod check_disks;
 mod check_grid;
 mod check_match;
@@ -59,6 +60,8 @@ pub struct Site {
     pub report: Option<ReportTo>,
     /// `[grid]` and `[[grid-user]]`; none: it is no Grid site, and has no Grid authority.
     pub grid: Option<Grid>,
+    /// `[backup]`; none: what makes the host this host is not backed up.
+    pub backup: Option<Backup>,
 }
 
 /// `[match]`: one of these must be the machine's; with none at all every machine is meant.
@@ -331,6 +334,13 @@ pub struct ReportTo {
     pub url: String,
     /// `report.authority`: PEM; none: the authorities that browsers believe.
     pub authority: Option<String>,
+}
+
+/// `[backup]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// `backup.recipient`: who can read a backup of the host, as age writes it or as an OpenSSH public key.
+    pub recipient: String,
 }
 
 /// The common name of a site's Grid authority.

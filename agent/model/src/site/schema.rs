@@ -12,7 +12,9 @@ pub fn json_schema() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{check, check_disks, check_grid, check_match, check_nodes, check_report};
+    use super::super::{
+        check, check_backup, check_disks, check_grid, check_match, check_nodes, check_report,
+    };
     use super::json_schema;
 
     #[test]
@@ -33,6 +35,7 @@ mod tests {
             ("MatchSection", check_match::MATCH),
             ("ServerSection", check::SERVER),
             ("ReportSection", check_report::REPORT),
+            ("BackupSection", check_backup::BACKUP),
             ("GridSection", check_grid::GRID),
             ("GridUserSection", check_grid::GRID_USER),
         ] {

@@ -25,6 +25,7 @@ impl Lifecycle {
         let _turn = self.turns.to_install();
         self.installs.leave(&node.name);
         self.vacating.wait(VACATED);
+        self.stop_awaiting(&node.name)?;
         room::check(&self.means.paths.vms).doing(|| format!("installing node {}", node.name))?;
         let board = &self.means.board;
         board.update(&node.name, |status| status.state = NodeState::Installing);

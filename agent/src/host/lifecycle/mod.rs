@@ -8,8 +8,9 @@ mod limits;
 mod machine;
 mod number;
 mod queue;
-mod record;
-mod room;
+pub mod record;
+pub mod restore;
+pub(in crate::host) mod room;
 mod start;
 mod steward;
 mod turn;
@@ -25,6 +26,7 @@ use gatehouse_model::{Depot, Fault, NodeName, State};
 
 use crate::control::board::{Board, NodeState};
 use crate::current::Current;
+use crate::host::backup::swap::Places;
 use crate::host::machines::Netboot;
 use crate::paths::Paths;
 use crate::server::approval::Approvals;
@@ -32,6 +34,7 @@ use crate::server::tokens::Tokens;
 use crate::vmm::{Power, Vmm, console, store};
 use queue::Queue;
 use record::Record;
+use restore::AWAITS;
 use turn::Turns;
 use vacating::Vacating;
 
@@ -64,6 +67,8 @@ enum Step {
     Watch,
     /// Stop it.
     Stop,
+    /// Put in place what was restored.
+    Swap,
     /// Nothing to do until something is wanted.
     Rest,
 }
@@ -76,18 +81,31 @@ impl std::fmt::Display for Step {
             Self::Start => "start",
             Self::Watch => "watch",
             Self::Stop => "stop",
+            Self::Swap => "put the restored disks in place of",
             Self::Rest => "leave stopped",
         })
     }
 }
 
-fn next_step(installed: bool, power: Power, wanted: Wanted) -> Step {
-    match (installed, power, wanted) {
-        (false, Power::On, _) => Step::Clear,
-        (false, Power::Off, Wanted::Running) => Step::Install,
-        (true, Power::On, Wanted::Running) => Step::Watch,
-        (true, Power::On, Wanted::Stopped) => Step::Stop,
-        (true, Power::Off, Wanted::Running) => Step::Start,
+/// What is on a machine of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Has {
+    /// Nothing that it could be started from.
+    Nothing,
+    /// Its disks.
+    Disks,
+    /// Disks that were restored, and are not in place yet; with others or none before.
+    Restored,
+}
+
+fn next_step(has: Has, power: Power, wanted: Wanted) -> Step {
+    match (has, power, wanted) {
+        (Has::Restored, Power::On, _) | (Has::Disks, Power::On, Wanted::Stopped) => Step::Stop,
+        (Has::Restored, Power::Off, _) => Step::Swap,
+        (Has::Nothing, Power::On, _) => Step::Clear,
+        (Has::Nothing, Power::Off, Wanted::Running) => Step::Install,
+        (Has::Disks, Power::On, Wanted::Running) => Step::Watch,
+        (Has::Disks, Power::Off, Wanted::Running) => Step::Start,
         (_, Power::Off, Wanted::Stopped) => Step::Rest,
     }
 }
@@ -126,6 +144,8 @@ pub struct Lifecycle {
     wanted: Mutex<BTreeMap<NodeName, Wanted>>,
     /// The nodes that have a thread.
     living: Mutex<BTreeSet<NodeName>>,
+    /// Those whose thread waits for somebody to want something.
+    resting: Mutex<BTreeSet<NodeName>>,
     changed: Condvar,
     turns: Turns,
     installs: Queue,
@@ -158,6 +178,7 @@ impl Lifecycle {
             starts,
             wanted: Mutex::default(),
             living: Mutex::default(),
+            resting: Mutex::default(),
             changed: Condvar::new(),
             turns: Turns::of_this_machine(),
             vacating: Vacating::default(),
@@ -191,7 +212,8 @@ impl Lifecycle {
 
     /// Begins a node's life in a thread of its own.
     fn begin(self: &Arc<Self>, node: &Node) {
-        let wanted = if node.autostart { Wanted::Running } else { Wanted::Stopped };
+        let runs = node.autostart && !self.awaits(&node.name);
+        let wanted = if runs { Wanted::Running } else { Wanted::Stopped };
         self.set(&node.name, wanted);
         if self.living().insert(node.name.clone()) {
             let (lifecycle, name) = (Arc::clone(self), node.name.clone());
@@ -267,11 +289,19 @@ impl Lifecycle {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn has(&self, node: &NodeName, record: Option<&Record>) -> Has {
+        match record {
+            _ if Places::of(&self.means.paths, node).waits() => Has::Restored,
+            Some(_) => Has::Disks,
+            None => Has::Nothing,
+        }
+    }
+
     /// Does the next step of a node's life; returns which that was.
     fn advance(&self, node: &Node) -> Result<Step, Fault> {
         let record = Record::load(&self.means.paths, &node.name)?;
         let power = self.means.driver.power(&node.name)?;
-        let step = next_step(record.is_some(), power, self.wanted(&node.name));
+        let step = next_step(self.has(&node.name, record.as_ref()), power, self.wanted(&node.name));
         if step != Step::Start {
             self.starts.leave(&node.name);
         }
@@ -287,6 +317,7 @@ impl Lifecycle {
                 self.means.board.say(&phase(&node.name), "stopping", State::Started, "");
                 self.means.driver.stop(&node.name, STOP_GRACE)?;
             }
+            Step::Swap => self.swap(node)?,
             Step::Rest => self.rest(node, record.as_ref()),
         }
         Ok(step)
@@ -297,11 +328,26 @@ impl Lifecycle {
             let at_rest = if record.is_some() { NodeState::Stopped } else { NodeState::Absent };
             status.state = if status.state == NodeState::Failed { NodeState::Failed } else { at_rest };
             status.install_seconds = record.map(|record| record.seconds);
+            if self.awaits(&node.name) {
+                AWAITS.clone_into(&mut status.message);
+            }
         });
+        self.resting().insert(node.name.clone());
         let mut wanted = self.lock();
         while wanted.get(&node.name) == Some(&Wanted::Stopped) {
             wanted = self.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
         }
+        drop(wanted);
+        self.resting().remove(&node.name);
+    }
+
+    fn resting(&self) -> MutexGuard<'_, BTreeSet<NodeName>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a node's thread does nothing until something is wanted.
+    fn rests(&self, node: &NodeName) -> bool {
+        self.resting().contains(node)
     }
 
     /// The end of a node's console, and the command that shows all of it: the first line is what tables show.
@@ -361,18 +407,23 @@ mod tests {
 
     #[test]
     fn the_next_step_follows_from_what_is_there() {
+        use Has::{Disks, Nothing, Restored};
         let table = [
-            (false, Power::Off, Wanted::Running, Step::Install),
-            (false, Power::On, Wanted::Running, Step::Clear),
-            (false, Power::On, Wanted::Stopped, Step::Clear),
-            (false, Power::Off, Wanted::Stopped, Step::Rest),
-            (true, Power::Off, Wanted::Running, Step::Start),
-            (true, Power::On, Wanted::Running, Step::Watch),
-            (true, Power::On, Wanted::Stopped, Step::Stop),
-            (true, Power::Off, Wanted::Stopped, Step::Rest),
+            (Nothing, Power::Off, Wanted::Running, Step::Install),
+            (Nothing, Power::On, Wanted::Running, Step::Clear),
+            (Nothing, Power::On, Wanted::Stopped, Step::Clear),
+            (Nothing, Power::Off, Wanted::Stopped, Step::Rest),
+            (Disks, Power::Off, Wanted::Running, Step::Start),
+            (Disks, Power::On, Wanted::Running, Step::Watch),
+            (Disks, Power::On, Wanted::Stopped, Step::Stop),
+            (Disks, Power::Off, Wanted::Stopped, Step::Rest),
+            (Restored, Power::On, Wanted::Running, Step::Stop),
+            (Restored, Power::On, Wanted::Stopped, Step::Stop),
+            (Restored, Power::Off, Wanted::Running, Step::Swap),
+            (Restored, Power::Off, Wanted::Stopped, Step::Swap),
         ];
-        for (installed, power, wanted, step) in table {
-            assert_eq!(next_step(installed, power, wanted), step, "{installed} {power:?} {wanted:?}");
+        for (has, power, wanted, step) in table {
+            assert_eq!(next_step(has, power, wanted), step, "{has:?} {power:?} {wanted:?}");
         }
     }
 }

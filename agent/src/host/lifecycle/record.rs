@@ -12,7 +12,7 @@ use crate::wire::PhaseTime;
 
 /// `conf/installed.json`: this node's disk is whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub struct Record {
     /// ETag of the profile it was installed from.
     pub profile: String,
     /// The root filesystem as a kernel argument.

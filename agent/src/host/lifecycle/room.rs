@@ -35,6 +35,23 @@ pub(super) fn check(dir: &Path) -> Result<(), Fault> {
     refuse(dir, used(dir)?)
 }
 
+/// Refuses what would fill a disk with so many bytes more.
+///
+/// # Errors
+/// There is no room for them.
+pub(in crate::host) fn check_for(dir: &Path, bytes: u64) -> Result<(), Fault> {
+    let room = statvfs(dir).doing(|| format!("asking how full {} is", dir.display()))?;
+    let blocks = bytes.div_ceil(room.fragment_size().max(1));
+    let used = room.blocks() - room.blocks_free() + blocks;
+    let percent = percent(used, room.blocks_available().saturating_sub(blocks));
+    if percent < FULL {
+        return Ok(());
+    }
+    let mib = bytes.div_ceil(1 << 20);
+    let what = format!("{mib} MiB more would fill {} to {percent} %", dir.display());
+    Err(Fault::new(what).help("remove what is not needed there; the nodes must be able to go on writing"))
+}
+
 fn refuse(dir: &Path, percent: u8) -> Result<(), Fault> {
     if percent < FULL {
         return Ok(());

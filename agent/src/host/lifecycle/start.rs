@@ -11,6 +11,7 @@ use super::record::Record;
 use super::turn::Turn;
 use super::{Lifecycle, VACATED, Wanted, phase};
 use crate::control::board::NodeState;
+use crate::host::backup::swap::Places;
 use crate::vmm::{Boot, Power, Vm};
 
 /// How long a node may take from its start until it says that it is up, and from then on until it is well.
@@ -69,6 +70,7 @@ impl Lifecycle {
             self.hear(&node.name, &acks, since);
             let is_up = turn.is_none();
             if self.shown(&node.name) == Some(NodeState::Running) {
+                self.settle(&node.name);
                 return Ok(());
             }
             let off = self.means.driver.power(&node.name)? == Power::Off;
@@ -122,7 +124,8 @@ impl Lifecycle {
             }
         }
         let since = Instant::now();
-        while self.wanted(&node.name) == Wanted::Running {
+        let places = Places::of(&self.means.paths, &node.name);
+        while self.wanted(&node.name) == Wanted::Running && !places.waits() {
             let acks = self.means.board.take_acks(&node.name);
             self.hear(&node.name, &acks, since);
             if self.means.driver.power(&node.name)? == Power::Off {

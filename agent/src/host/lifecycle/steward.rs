@@ -28,7 +28,7 @@ impl Lifecycle {
     }
 
     /// What only a VM can be asked for.
-    fn known_vm(&self, node: &NodeName) -> Result<(), Fault> {
+    pub(super) fn known_vm(&self, node: &NodeName) -> Result<(), Fault> {
         self.known(node)?;
         if self.is_machine(node) {
             return Err(Fault::new(format!("{node} is a machine of its own, which this one cannot switch"))
@@ -106,9 +106,10 @@ impl Steward for Lifecycle {
             if node.machine.is_some() {
                 return self.plan_of_machine(node);
             }
-            let installed = Record::path(&self.means.paths, &node.name).exists();
+            let record = Record::load(&self.means.paths, &node.name).ok().flatten();
+            let has = self.has(&node.name, record.as_ref());
             let power = self.means.driver.power(&node.name).unwrap_or(Power::Off);
-            format!("{} {}", next_step(installed, power, self.wanted(&node.name)), node.name)
+            format!("{} {}", next_step(has, power, self.wanted(&node.name)), node.name)
         };
         self.means.current.get().site.nodes.iter().map(line).collect::<Vec<_>>().join("\n")
     }

@@ -11,6 +11,7 @@ use gatehouse_model::{Fault, State};
 use super::Node;
 use crate::node::client::{Client, Home};
 use crate::node::evaluate;
+use crate::node::freeze::Frozen;
 use crate::node::progress::Teller;
 use crate::wire::{Given, Order, Outcome};
 
@@ -19,6 +20,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 const TRIES: u32 = 30;
 /// How long the last progress of an order may take to be told.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How often a frozen node asks whether it may go on: all its services wait for it.
+const FROZEN_LOOK: Duration = Duration::from_millis(100);
 
 /// The order that is being carried out, if any.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +73,8 @@ impl Errands {
                 let profile = node.profile().unwrap_or_default();
                 let stop = Arc::new(AtomicBool::new(false));
                 *now = Some(Now { id: given.id.clone(), stop: Arc::clone(&stop) });
-                let errand = Errand { home: node.home.clone(), client: node.client.clone(), profile, stop };
+                let (home, client) = (node.home.clone(), node.client.clone());
+                let errand = Errand { home, client, profile, stop, frozen: None };
                 let all = self.clone();
                 let spawned =
                     thread::Builder::new().name("order".into()).spawn(move || all.serve(errand, given));
@@ -85,16 +89,13 @@ impl Errands {
     fn serve(&self, mut errand: Errand, mut given: Given) {
         loop {
             errand.carry_out(&given);
+            let early = errand.while_frozen(&given);
             let mut now = self.lock();
             *now = None;
-            match errand.client.order() {
-                Ok(Some(next)) if next.id != given.id => {
-                    errand.stop = Arc::new(AtomicBool::new(false));
-                    *now = Some(Now { id: next.id.clone(), stop: Arc::clone(&errand.stop) });
-                    given = next;
-                }
-                _ => return,
-            }
+            let Some(next) = early.or_else(|| errand.next(&given)) else { return };
+            errand.stop = Arc::new(AtomicBool::new(false));
+            *now = Some(Now { id: next.id.clone(), stop: Arc::clone(&errand.stop) });
+            given = next;
         }
     }
 
@@ -111,14 +112,40 @@ struct Errand {
     client: Client,
     profile: Profile,
     stop: Arc<AtomicBool>,
+    /// Between `freeze` and `thaw`.
+    frozen: Option<Frozen>,
 }
 
 impl Errand {
-    fn carry_out(&self, given: &Given) {
+    /// The order after this one, if there is one already.
+    fn next(&self, last: &Given) -> Option<Given> {
+        self.client.order().ok().flatten().filter(|next| next.id != last.id)
+    }
+
+    /// The order after this one, which a frozen node waits for as long as it is frozen.
+    fn while_frozen(&mut self, last: &Given) -> Option<Given> {
+        while self.frozen.as_mut().is_some_and(Frozen::holds) {
+            let next = self.next(last);
+            if next.is_some() {
+                return next;
+            }
+            thread::sleep(FROZEN_LOOK);
+        }
+        None
+    }
+
+    fn freeze(&mut self, seconds: u16) -> Result<Outcome, Fault> {
+        self.frozen = Some(Frozen::start(Duration::from_secs(seconds.into()))?);
+        Ok(Outcome::Frozen)
+    }
+
+    fn carry_out(&mut self, given: &Given) {
         let outcome = match given.order {
             Order::Evaluate(counts) => self
                 .told("evaluating", |tell| evaluate::by_order(&self.profile, counts, &self.stop, tell))
                 .map(Outcome::Evaluated),
+            Order::Freeze(seconds) => self.freeze(seconds),
+            Order::Thaw => Ok(Outcome::Thawed(self.frozen.take().is_some_and(Frozen::end))),
         };
         let outcome = outcome.unwrap_or_else(|fault| Outcome::Failed(fault.render()));
         for _ in 0..TRIES {

@@ -1,0 +1,86 @@
+use super::*;
+use crate::host::backup::reader;
+
+const SITE: &str = include_str!("../../../../site-templates/minimal/site.toml");
+
+/// A host with a site and keys, whose nodes are installed.
+fn host(dir: &Path, words: &str) -> Paths {
+    let paths = Paths::trial(dir, dir);
+    for (name, text) in [
+        ("authority/ca.crt", words),
+        ("authority/ca.key", words),
+        ("host/ssh/ssh_host_ed25519_key", words),
+        ("site.git/refs/heads/main", words),
+        ("site.git/objects/ab/cd", words),
+        ("site/site.toml", SITE),
+        ("journal.jsonl", words),
+        ("reports/1", words),
+    ] {
+        write_whole(&paths.state.join(name), text.as_bytes(), 0o600).expect("written");
+    }
+    let node = "node1".parse().expect("a name");
+    write_whole(&Record::path(&paths, &node), b"{}", 0o644).expect("written");
+    paths
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+#[test]
+fn another_machine_becomes_the_host() {
+    let (one, other) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
+    let old = host(one.path(), "old");
+    let site = read_site(&old.site()).expect("a site");
+    let (bytes, manifest, _) = back_up(&old, &site).expect("backed up");
+    assert_eq!(manifest.authority, Digest::of(b"old"));
+
+    let new = host(other.path(), "new");
+    let node: NodeName = "node1".parse().expect("a name");
+    let mut arrival = Arrival::begin(&new).expect("room");
+    reader::read(&bytes[..], &mut arrival).expect("whole");
+    assert!(!take_up(&new).expect("nothing counts yet"));
+    arrival.commit().expect("committed");
+    assert_eq!(installed(&new, &site), std::slice::from_ref(&node));
+    assert!(take_up(&new).expect("put in place"));
+    for name in ["authority/ca.key", "host/ssh/ssh_host_ed25519_key", "site.git/objects/ab/cd"] {
+        let path = new.state.join(name);
+        assert_eq!(text(&path), "old", "{name}");
+        assert_eq!(fs::metadata(path).expect("there").permissions().mode() & 0o777, 0o600);
+    }
+    assert_eq!(text(&new.state.join("replaced/authority/ca.key")), "new");
+    assert_eq!(text(&new.state.join("journal.jsonl")), "new", "of this machine's disks");
+    assert!(installed(&new, &site).is_empty() && awaits(&new, &node).exists());
+    assert!(!take_up(&new).expect("once"));
+}
+
+#[test]
+fn what_is_thrown_away_changes_nothing_and_a_node_is_no_host() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let paths = host(dir.path(), "old");
+    let site = read_site(&paths.site()).expect("a site");
+    let (bytes, ..) = back_up(&paths, &site).expect("backed up");
+    {
+        let mut arrival = Arrival::begin(&paths).expect("room");
+        assert!(reader::read(&bytes[..bytes.len() / 2], &mut arrival).is_err());
+    }
+    assert!(!restoring(&paths).exists() && !take_up(&paths).expect("nothing"));
+}
+
+#[test]
+fn only_what_belongs_to_a_host_has_a_place() {
+    for (name, good) in [
+        ("state/authority/ca.key", true),
+        ("state/site.git/objects/ab/cd", true),
+        ("vms/ce/conf/installed.json", true),
+        ("vms/ce/fs/disk0", false),
+        ("state/journal.jsonl", false),
+        ("state/reports/1", false),
+        ("state/authority", false),
+        ("state/authority/../../x", false),
+        ("/state/authority/x", false),
+        ("etc/passwd", false),
+    ] {
+        assert_eq!(has_place(name), good, "{name}");
+    }
+}
