@@ -143,7 +143,7 @@ impl Vmm for Kvm {
             max_vcpus: None,
             memory_while_running: false,
             vcpus_while_running: false,
-            disk_rate: true,
+            disk_rate: VmmKind::Kvm.holds_disk_rates(),
             own_kernel: true,
             own_user: self.own_user,
         }
