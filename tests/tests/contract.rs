@@ -58,12 +58,14 @@ fn the_vmm_keeps_the_contract() {
     let running = Site { trial, vmm, node1 };
 
     a_node_is_as_the_site_says(&running, &dir);
+    what_a_node_uses_is_known(&running);
     a_console_has_its_history_and_one_who_types(&running);
     what_is_lacking_is_refused(&running, &site, temp.path());
     no_node_reads_what_is_anothers(&running, &dir);
     a_node_is_stopped_in_order_and_started(&running);
     a_node_that_dies_is_started_again(&running, &dir);
     running_nodes_are_adopted(&running, &dir);
+    what_a_node_uses_is_known(&running);
     a_start_without_an_agent_goes_on(&running, &dir);
     an_install_is_begun_again(&running, &dir);
     a_node_that_does_not_listen_is_ended(&running, &dir);
@@ -129,6 +131,16 @@ fn a_node_is_as_the_site_says(site: &Site, dir: &Path) {
         .trial
         .ssh("node2", "nproc; awk '/MemTotal/ { print ($2 > 300000 && $2 < 393216) }' /proc/meminfo");
     assert_eq!(seen.stdout, "1\n1\n", "{seen:?}");
+}
+
+fn what_a_node_uses_is_known(site: &Site) {
+    let seen = site.order(&["top", "--once", "--json"]).stdout;
+    let top: Value = serde_json::from_str(&seen).expect("it is JSON");
+    for node in top["nodes"].as_array().expect("nodes") {
+        let used = |what: &str| node["usage"][what].as_f64().unwrap_or_default();
+        assert!(used("cpu-seconds") > 0.0 && used("memory") > 0.0 && used("received") > 0.0, "{node}");
+        assert!(node["allocated"].as_u64().is_some_and(|bytes| bytes > 100 << 20), "{node}");
+    }
 }
 
 fn a_console_has_its_history_and_one_who_types(site: &Site) {
