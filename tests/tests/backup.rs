@@ -11,8 +11,8 @@ use gatehouse_tests::{Try, has, open_to_all, outcome, run, site, try_uml};
 use serde_json::Value;
 
 const INSTALL: Duration = Duration::from_secs(600);
-/// How long a node may take to stop and to start again.
-const STARTED: Duration = Duration::from_secs(120);
+/// How long a node may take to stop and to start again, beside other work.
+const STARTED: Duration = Duration::from_secs(300);
 /// Writes a line a tenth of a second, each on the disk before the next.
 const WRITER: &str = "nohup sh -c 'n=0; while :; do n=$((n + 1)); echo $n >>/root/lines; sync /root/lines; sleep 0.1; done' \
     >/dev/null 2>&1 &";

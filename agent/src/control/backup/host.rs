@@ -23,6 +23,8 @@ use crate::tool;
 /// Names in the directory of a whole site's backup.
 const HOST: &str = "host.tar.zst.age";
 const NODE: &str = ".tar.zst";
+/// What age begins with (age-encryption.org/v1).
+const ENCRYPTED: &[u8] = b"age-encryption.org/";
 /// How long the agent may take to answer after its restart: it stops its nodes first.
 const BACK: Duration = Duration::from_secs(600);
 
@@ -94,6 +96,11 @@ pub(super) fn restore(
     })?;
     let mut bytes = Vec::new();
     place.read()?.read_to_end(&mut bytes).doing(|| format!("reading {place}"))?;
+    if !bytes.starts_with(ENCRYPTED) {
+        return Err(Fault::new(format!("{place} is not the backup of a host, which age has encrypted"))
+            .help("look at it with `gatectl backup inspect`; a node's is for `gatectl node restore`")
+            .exit(Exit::Problem));
+    }
     let key = key.display().to_string();
     let bytes = age(&["-d", "-i", &key], &bytes).doing(|| format!("decrypting {place}"))?;
     let manifest = reader::read_head(&bytes[..]).doing(|| format!("reading {place}"))?;
