@@ -24,6 +24,18 @@ struct Seen {
     approved: Option<Instant>,
     tried: Option<Instant>,
     answered: Instant,
+    /// What it was shown as when it fell silent.
+    before: Option<NodeState>,
+}
+
+/// What a machine that answers is shown as: what it was before it fell silent. Of one that was up before the host was
+/// nothing is known, and it says so at its next look where it is not well; one that is starting says when it is.
+fn answering(shown: Option<NodeState>, before: Option<NodeState>) -> Option<NodeState> {
+    match (shown, before) {
+        (Some(NodeState::Running | NodeState::Ailing | NodeState::Starting), _) => None,
+        (_, Some(NodeState::Starting)) => Some(NodeState::Starting),
+        _ => Some(NodeState::Running),
+    }
 }
 
 fn answers(node: &Node, seen: &mut Seen) -> bool {
@@ -35,7 +47,7 @@ impl Lifecycle {
     /// Looks after a machine for as long as the site says the same of it.
     pub(super) fn attend(&self, node: &Node) -> Result<(), Fault> {
         self.means.netboot.take_up(&self.means.current.get().site)?;
-        let mut seen = Seen { approved: None, tried: None, answered: Instant::now() };
+        let mut seen = Seen { approved: None, tried: None, answered: Instant::now(), before: None };
         while self.node(&node.name).as_ref() == Some(node) {
             let record = Record::load(&self.means.paths, &node.name)?;
             let passport = record.is_none().then(|| self.passport(node, None));
@@ -104,15 +116,16 @@ impl Lifecycle {
         let up =
             !acks.is_empty() || (seen.tried.is_none_or(|tried| tried.elapsed() > TRY) && answers(node, seen));
         self.hear(name, acks, seen.answered);
-        let is_shown = || matches!(self.shown(name), Some(NodeState::Running | NodeState::Ailing));
+        let shown = self.shown(name);
         if up {
             seen.answered = Instant::now();
-            // One that was up before the host was has said nothing yet; a fresh one says when it is well.
-            if !is_shown() && self.shown(name) != Some(NodeState::Starting) {
-                self.show(node, NodeState::Running, record);
+            let Some(state) = answering(shown, seen.before.take()) else { return };
+            self.show(node, state, record);
+            if state == NodeState::Running {
                 self.means.board.say(&phase(name), "starting", State::Succeeded, "");
             }
-        } else if seen.answered.elapsed() > SILENT && self.shown(name) != Some(NodeState::Stopped) {
+        } else if seen.answered.elapsed() > SILENT && shown != Some(NodeState::Stopped) {
+            seen.before = shown;
             self.show(node, NodeState::Stopped, record);
             self.set_shown(name, NodeState::Stopped, format!("does not answer at {}", node.address));
         }
@@ -130,5 +143,24 @@ impl Lifecycle {
     pub(super) fn plan_of_machine(&self, node: &Node) -> String {
         let step = if self.has_disks(&node.name) { "watch" } else { "wait for the machine of" };
         format!("{step} {}", node.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NodeState::{Ailing, Running, Starting, Stopped};
+    use super::*;
+
+    #[test]
+    fn a_machine_that_answers_is_what_it_was() {
+        for (shown, before, then) in [
+            (Some(Stopped), Some(Starting), Some(Starting)),
+            (Some(Stopped), Some(Running), Some(Running)),
+            (Some(Stopped), None, Some(Running)),
+            (Some(Starting), None, None),
+            (Some(Ailing), None, None),
+        ] {
+            assert_eq!(answering(shown, before), then, "{shown:?} {before:?}");
+        }
     }
 }
