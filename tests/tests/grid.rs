@@ -194,6 +194,8 @@ fn works_again(trial: &Try, when: &str) {
     for node in NODES {
         within(WELL, &format!("{node} well {when}"), || state(trial, node) == "running");
     }
-    let seen = user(trial, &format!("grid-proxy-init -q && {JOB} && grid-replica $HOME/replica"));
+    // A user interface that was installed anew has no files of its users.
+    let replica = "head -c 1M /dev/urandom >$HOME/replica && grid-replica $HOME/replica";
+    let seen = user(trial, &format!("grid-proxy-init -q && {JOB} && {replica}"));
     assert!(seen.code == 0 && seen.stdout.starts_with("wn\n"), "{when}: {seen:?}");
 }
