@@ -8,7 +8,7 @@ use gatehouse_model::{Doing as _, Exit, Fault, NodeName};
 use super::record::Record;
 use super::{Lifecycle, STOP_GRACE, Wanted, next_step};
 use crate::control::Steward;
-use crate::control::board::now_millis;
+use crate::control::board::{NodeState, now_millis};
 use crate::control::usage::{HostUsage, NodeUsage, SiteUsage};
 use crate::vmm::Power;
 
@@ -38,6 +38,14 @@ impl Lifecycle {
         Ok(())
     }
 
+    /// Stops a node before it is begun anew: whoever looks then must not be told what was before.
+    fn stop_now(&self, node: &NodeName) -> Result<(), Fault> {
+        self.want(node, Wanted::Stopped);
+        self.means.driver.stop(node, STOP_GRACE)?;
+        self.set_shown(node, NodeState::Stopped, String::new());
+        Ok(())
+    }
+
     fn forget_install(&self, node: &NodeName) -> Result<(), Fault> {
         let record = Record::path(&self.means.paths, node);
         match fs::remove_file(&record) {
@@ -64,8 +72,7 @@ impl Steward for Lifecycle {
 
     fn restart_node(&self, node: &NodeName) -> Result<(), Fault> {
         self.known_vm(node)?;
-        self.want(node, Wanted::Stopped);
-        self.means.driver.stop(node, STOP_GRACE)?;
+        self.stop_now(node)?;
         self.want(node, Wanted::Running);
         Ok(())
     }
@@ -77,8 +84,7 @@ impl Steward for Lifecycle {
             self.means.approvals.forget(node);
             return self.forget_install(node);
         }
-        self.want(node, Wanted::Stopped);
-        self.means.driver.stop(node, STOP_GRACE)?;
+        self.stop_now(node)?;
         self.forget_install(node)?;
         self.want(node, Wanted::Running);
         Ok(())
