@@ -1,14 +1,10 @@
 //! User Mode Linux: a kernel as an ordinary process. Facts about its arguments and end were measured with
 //! Debian 13's package (6.12); they stand at the places that rely on them.
 
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt as _, chown};
+use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gatehouse_model::site::VmmKind;
 use gatehouse_model::{Doing as _, Fault, NodeName};
@@ -17,10 +13,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 
 use super::confine::ConfineOptions;
-use super::console::Consoles;
-use super::process::{FIRST_UID, Processes, Running, make_tap, may_change_user, tap};
+use super::process::{Processes, tap, wait_off};
 use super::usage::Usage;
-use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, pipes};
+use super::{Boot, Capabilities, Launch, Power, Vm, Vmm};
 use crate::paths::Paths;
 
 /// This program, even where its file was replaced meanwhile.
@@ -32,10 +27,7 @@ const ROOT: &str = "uml-root";
 #[derive(Debug)]
 pub struct Uml {
     paths: Paths,
-    consoles: Consoles,
-    children: Mutex<BTreeMap<NodeName, Child>>,
     processes: Processes,
-    own_user: bool,
 }
 
 impl Uml {
@@ -47,59 +39,20 @@ impl Uml {
         // With it, UML takes the gap between its code and its heap for memory of the node (0.2 to 1 GiB more).
         let now = personality::get().doing(|| "asking for the personality")?;
         personality::set(now | Persona::ADDR_NO_RANDOMIZE).doing(|| "setting the personality")?;
-        let own_user = may_change_user();
         let root = paths.run.join(ROOT);
         fs::create_dir_all(&root).doing(|| format!("making {}", root.display()))?;
-        let (consoles, processes) = (Consoles::new(paths.clone()), Processes::new(&paths));
-        Ok(Self { paths, consoles, children: Mutex::default(), processes, own_user })
+        Ok(Self { processes: Processes::new(paths.clone()), paths })
     }
 
-    /// Where a node's process makes a directory, with its management console in it.
+    /// Where a node's process makes a directory, with its management console in it. A directory that a killed UML leaves
+    /// would make the next one take a random umid.
     fn dir(&self, node: &NodeName) -> PathBuf {
         self.paths.run.join("uml").join(node.as_str())
     }
 
-    /// An empty directory for a node's process, which is its user's.
-    fn make_dir(&self, node: &NodeName, uid: Option<u32>) -> Result<(), Fault> {
-        let dir = self.dir(node);
-        // What a killed UML leaves makes the next take a random umid.
-        let _ = fs::remove_dir_all(&dir);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .and_then(|()| chown(&dir, uid, uid))
-            .doing(|| format!("making {}", dir.display()))
-    }
-
-    fn children(&self) -> MutexGuard<'_, BTreeMap<NodeName, Child>> {
-        self.children.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The process group of a node: of this agent's own child, or of one that an earlier agent has started.
     fn group(&self, node: &NodeName) -> Option<Pid> {
-        if let Some(child) = self.children().get_mut(node) {
-            let alive = matches!(child.try_wait(), Ok(None));
-            return alive.then(|| i32::try_from(child.id()).ok().map(Pid::from_raw)).flatten();
-        }
-        find(node, &self.dir(node))
-    }
-
-    fn running(&self, vm: &Vm<'_>) -> Option<u32> {
-        u32::try_from(self.group(&vm.node.name)?.as_raw()).ok()
-    }
-
-    fn wait_off(&self, node: &NodeName, at_most: Duration) -> bool {
-        let begun = Instant::now();
-        loop {
-            if self.group(node).is_none() {
-                return true;
-            }
-            if begun.elapsed() >= at_most {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        self.processes.of_node(node, || find(node, &self.dir(node)))
     }
 }
 
@@ -131,7 +84,7 @@ impl Vmm for Uml {
             vcpus_while_running: false,
             disk_rate: VmmKind::Uml.holds_disk_rates(),
             own_kernel: false,
-            own_user: self.own_user,
+            own_user: self.processes.own_user(),
         }
     }
 
@@ -162,7 +115,7 @@ impl Vmm for Uml {
         if let Boot::Install { initrd, .. } = boot {
             owned.push(initrd.to_owned());
         }
-        let uid = self.own_user.then_some(FIRST_UID + vm.index);
+        let uid = self.processes.uid(vm);
         let home = kernel.parent().unwrap_or(Path::new("/"));
         let read: Vec<&Path> = match boot {
             Boot::Install { initrd, .. } => vec![home, initrd],
@@ -186,40 +139,14 @@ impl Vmm for Uml {
         if self.group(&launch.node).is_some() {
             return Ok(());
         }
-        if let Some((tap, bridge)) = &launch.config {
-            make_tap(&tap.display().to_string(), bridge, launch.uid)?;
-        }
-        // Counts from this start on.
-        self.processes.forget(&launch.node);
-        self.make_dir(&launch.node, launch.uid)?;
-        let (program, args) =
-            launch.argv.split_first().ok_or_else(|| Fault::new("there is nothing to start"))?;
-        let mut command = Command::new(program);
-        // Of the libraries beside it; its loader is named relative to its directory, too (builder, depot.rs).
-        command.args(args).env_clear().env("LD_LIBRARY_PATH", ".");
-        let (theirs, ours) = pipes::make(&self.paths, &launch.node)?;
-        // What goes wrong before there is a console is shown on it, too.
-        let complaints = theirs.1.try_clone().doing(|| "sharing the console")?;
-        command.stdin(theirs.0).stdout(theirs.1).stderr(complaints);
-        if let Some(uid) = launch.uid {
-            for path in &launch.owned {
-                chown(path, Some(uid), Some(uid))
-                    .doing(|| format!("giving {} to its node", path.display()))?;
-            }
-        }
-        let child = command.spawn().doing(|| format!("starting {program}"))?;
-        // Its ends of the pipes are closed here, so that they end with it.
-        drop(command);
-        self.children().insert(launch.node.clone(), child);
-        self.consoles.keep(&launch.node, launch.install, ours.output, ours.input)
+        self.processes.start(launch, &self.dir(&launch.node), |command| {
+            // Of the libraries beside it; its loader is named relative to its directory, too (builder, depot.rs).
+            command.env_clear().env("LD_LIBRARY_PATH", ".");
+        })
     }
 
     fn adopt(&self, node: &NodeName) -> Result<(), Fault> {
-        if self.consoles.has(node) {
-            return Ok(());
-        }
-        let Some(ours) = pipes::reopen(&self.paths, node)? else { return Ok(()) };
-        self.consoles.keep(node, false, ours.output, ours.input)
+        self.processes.adopt(node)
     }
 
     fn power(&self, node: &NodeName) -> Result<Power, Fault> {
@@ -230,26 +157,19 @@ impl Vmm for Uml {
         let Some(group) = self.group(node) else { return Ok(()) };
         // Ctrl-Alt-Del: systemd shuts down in order and "reboots", which ends the process (noreboot).
         if !grace.is_zero() && mconsole(&self.dir(node).join(node.as_str()).join("mconsole"), "cad").is_ok() {
-            self.wait_off(node, grace);
+            wait_off(|| self.group(node), grace);
         }
         // The whole group, even after a clean end: killing the first process alone leaves its helpers.
         let _ = killpg(group, Signal::SIGKILL);
-        if self.wait_off(node, Duration::from_secs(10)) {
-            self.processes.forget(node);
-            return Ok(());
-        }
-        Err(Fault::new(format!("node {node} runs on as process group {group} after SIGKILL")))
+        self.processes.bury(node, || self.group(node))
     }
 
     fn limit(&self, vm: &Vm<'_>) -> Result<Vec<String>, Fault> {
-        self.running(vm).map_or(Ok(Vec::new()), |pid| {
-            self.processes.limit(Running { vm, pid, interface: &tap(vm.index) })
-        })
+        self.processes.limit(vm, self.group(&vm.node.name))
     }
 
     fn usage(&self, vm: &Vm<'_>) -> Result<Option<Usage>, Fault> {
-        let running = self.running(vm);
-        Ok(running.map(|pid| self.processes.usage(Running { vm, pid, interface: &tap(vm.index) })))
+        Ok(self.processes.usage(vm, self.group(&vm.node.name)))
     }
 }
 
@@ -270,19 +190,15 @@ fn mconsole(socket: &Path, command: &str) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::process::tests::{idle, processes};
     use super::*;
-    use std::os::unix::process::CommandExt as _;
 
     #[test]
     fn a_node_of_an_earlier_agent_is_found() {
         let node: NodeName = "find-me".parse().expect("a name");
         let dir = Path::new("/t/run/uml/find-me");
         assert_eq!(find(&node, dir), None);
-        let mut child = Command::new("sh")
-            .args(["-c", "sleep 60; true", "umid=find-me", "uml_dir=/t/run/uml/find-me/"])
-            .process_group(0)
-            .spawn()
-            .expect("started");
+        let mut child = idle(&["umid=find-me", "uml_dir=/t/run/uml/find-me/"]);
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a number"));
         assert_eq!(find(&node, dir), Some(pid));
         assert_eq!(find(&node, Path::new("/another")), None);
@@ -296,13 +212,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let site = include_str!("../../../site-templates/minimal/site.toml");
         let site = gatehouse_model::Site::parse(site).expect("the template is right");
-        let uml = Uml {
-            paths: Paths::trial(Path::new("/t"), dir.path()),
-            consoles: Consoles::new(Paths::trial(Path::new("/t"), dir.path())),
-            children: Mutex::default(),
-            processes: Processes::new(&Paths::host()),
-            own_user: true,
-        };
+        let paths = Paths::trial(Path::new("/t"), dir.path());
+        let uml = Uml { processes: processes(paths.clone(), true), paths };
         let vm = Vm { node: &site.nodes[0], index: 0, stores: vec!["/t/disk0".into()], bridge: "gh0" };
         let boot = Boot::Disk { kernel: Path::new("/d/linux"), root: "PARTUUID=1-2" };
         let launch = uml.render(&vm, boot);
@@ -314,6 +225,6 @@ mod tests {
              root=PARTUUID=1-2 rw systemd.getty_auto=no"
         );
         assert_eq!(launch.argv.join(" "), expected);
-        assert_eq!(launch.uid, Some(FIRST_UID));
+        assert_eq!(launch.uid, Some(61_300));
     }
 }

@@ -8,12 +8,8 @@ mod arguments;
 mod probe;
 mod qmp;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gatehouse_model::site::VmmKind;
@@ -22,10 +18,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use self::probe::Accelerator;
-use super::console::Consoles;
-use super::process::{FIRST_UID, Processes, Running, make_tap, may_change_user, tap};
+use super::process::{Processes, tap, wait_off};
 use super::usage::Usage;
-use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, pipes};
+use super::{Boot, Capabilities, Launch, Power, Vm, Vmm};
 use crate::paths::Paths;
 
 /// The program.
@@ -37,11 +32,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Kvm {
     paths: Paths,
-    consoles: Consoles,
-    children: Mutex<BTreeMap<NodeName, Child>>,
     processes: Processes,
     accelerator: Accelerator,
-    own_user: bool,
 }
 
 impl Kvm {
@@ -53,13 +45,7 @@ impl Kvm {
         let dir = dir(&paths);
         fs::create_dir_all(&dir).doing(|| format!("making {}", dir.display()))?;
         let (accelerator, why) = probe::choose(kernel, &dir)?;
-        let (consoles, processes) = (Consoles::new(paths.clone()), Processes::new(&paths));
-        let (children, own_user) = (Mutex::default(), may_change_user());
-        Ok((Self { paths, consoles, children, processes, accelerator, own_user }, why))
-    }
-
-    fn children(&self) -> MutexGuard<'_, BTreeMap<NodeName, Child>> {
-        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok((Self { processes: Processes::new(paths.clone()), paths, accelerator }, why))
     }
 
     fn places(&self, node: &NodeName) -> Places {
@@ -68,48 +54,16 @@ impl Kvm {
 
     /// A node's process: this agent's own child, or the one whose number an earlier agent's QEMU has left.
     fn process(&self, node: &NodeName) -> Option<Pid> {
-        if let Some(child) = self.children().get_mut(node) {
-            let alive = matches!(child.try_wait(), Ok(None));
-            return alive.then(|| i32::try_from(child.id()).ok().map(Pid::from_raw)).flatten();
-        }
-        let file = self.places(node).pid();
-        let pid: i32 = fs::read_to_string(&file).ok()?.trim().parse().ok()?;
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let mark = file.display().to_string();
-        line.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes()).then(|| Pid::from_raw(pid))
+        self.processes.of_node(node, || find(&self.places(node).pid()))
     }
+}
 
-    fn running(&self, vm: &Vm<'_>) -> Option<u32> {
-        u32::try_from(self.process(&vm.node.name)?.as_raw()).ok()
-    }
-
-    fn wait_off(&self, node: &NodeName, at_most: Duration) -> bool {
-        let begun = Instant::now();
-        while self.process(node).is_some() {
-            if begun.elapsed() >= at_most {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        true
-    }
-
-    /// Makes what a node's QEMU needs besides its program, and gives it what it must own.
-    fn prepare(&self, launch: &Launch) -> Result<(), Fault> {
-        self.processes.forget(&launch.node);
-        if let Some((tap, bridge)) = &launch.config {
-            make_tap(&tap.display().to_string(), bridge, launch.uid)?;
-        }
-        let Places { dir } = self.places(&launch.node);
-        if dir.exists() {
-            fs::remove_dir_all(&dir).doing(|| format!("removing {}", dir.display()))?;
-        }
-        fs::DirBuilder::new().mode(0o700).create(&dir).doing(|| format!("making {}", dir.display()))?;
-        for path in launch.owned.iter().chain([&dir]).filter(|_| launch.uid.is_some()) {
-            chown(path, launch.uid, launch.uid).doing(|| format!("giving {} to its node", path.display()))?;
-        }
-        Ok(())
-    }
+/// The process that has left its number in a file, if it is the one that was told to.
+fn find(file: &Path) -> Option<Pid> {
+    let pid: i32 = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mark = file.display().to_string();
+    line.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes()).then(|| Pid::from_raw(pid))
 }
 
 /// Where all nodes' processes have their directories.
@@ -145,12 +99,12 @@ impl Vmm for Kvm {
             vcpus_while_running: false,
             disk_rate: VmmKind::Kvm.holds_disk_rates(),
             own_kernel: true,
-            own_user: self.own_user,
+            own_user: self.processes.own_user(),
         }
     }
 
     fn render(&self, vm: &Vm<'_>, boot: Boot<'_>) -> Launch {
-        let uid = self.own_user.then_some(FIRST_UID + vm.index);
+        let uid = self.processes.uid(vm);
         let mut owned = vm.stores.clone();
         if let Boot::Install { initrd, .. } = boot {
             owned.push(initrd.to_owned());
@@ -173,27 +127,11 @@ impl Vmm for Kvm {
         if self.process(&launch.node).is_some() {
             return Ok(());
         }
-        self.prepare(launch)?;
-        let (program, args) =
-            launch.argv.split_first().ok_or_else(|| Fault::new("there is nothing to start"))?;
-        let (theirs, ours) = pipes::make(&self.paths, &launch.node)?;
-        let mut command = Command::new(program);
-        // What QEMU itself has to say is seen on the console as well.
-        let said = theirs.1.try_clone().doing(|| "sharing the console")?;
-        command.args(args).stdin(theirs.0).stdout(theirs.1).stderr(said);
-        let child = command.spawn().doing(|| format!("starting {program}"))?;
-        // Its ends of the pipes are closed here, so that they end with it.
-        drop(command);
-        self.children().insert(launch.node.clone(), child);
-        self.consoles.keep(&launch.node, launch.install, ours.output, ours.input)
+        self.processes.start(launch, &self.places(&launch.node).dir, |_| ())
     }
 
     fn adopt(&self, node: &NodeName) -> Result<(), Fault> {
-        if self.consoles.has(node) {
-            return Ok(());
-        }
-        let Some(ours) = pipes::reopen(&self.paths, node)? else { return Ok(()) };
-        self.consoles.keep(node, false, ours.output, ours.input)
+        self.processes.adopt(node)
     }
 
     fn power(&self, node: &NodeName) -> Result<Power, Fault> {
@@ -205,47 +143,34 @@ impl Vmm for Kvm {
         while let Some(left) = grace.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
             // The power button. A node that does not listen is ended below.
             let _ = qmp::ask(&self.places(node).monitor(), "system_powerdown");
-            if self.wait_off(node, left.min(ASK_AGAIN)) {
-                self.processes.forget(node);
-                return Ok(());
+            if wait_off(|| self.process(node), left.min(ASK_AGAIN)) {
+                break;
             }
         }
-        let Some(process) = self.process(node) else { return Ok(()) };
-        // It may end by itself just now.
-        let _ = kill(process, Signal::SIGKILL);
-        if self.wait_off(node, Duration::from_secs(10)) {
-            self.processes.forget(node);
-            return Ok(());
+        if let Some(process) = self.process(node) {
+            // It may end by itself just now.
+            let _ = kill(process, Signal::SIGKILL);
         }
-        Err(Fault::new(format!("node {node} runs on as process {process} after SIGKILL")))
+        self.processes.bury(node, || self.process(node))
     }
 
     fn limit(&self, vm: &Vm<'_>) -> Result<Vec<String>, Fault> {
-        self.running(vm).map_or(Ok(Vec::new()), |pid| {
-            self.processes.limit(Running { vm, pid, interface: &tap(vm.index) })
-        })
+        self.processes.limit(vm, self.process(&vm.node.name))
     }
 
     fn usage(&self, vm: &Vm<'_>) -> Result<Option<Usage>, Fault> {
-        let running = self.running(vm);
-        Ok(running.map(|pid| self.processes.usage(Running { vm, pid, interface: &tap(vm.index) })))
+        Ok(self.processes.usage(vm, self.process(&vm.node.name)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::process::tests::{idle, processes};
     use super::*;
 
     fn driver(run: &Path, accelerator: Accelerator, own_user: bool) -> Kvm {
         let paths = Paths::trial(run, run);
-        Kvm {
-            consoles: Consoles::new(paths.clone()),
-            paths,
-            children: Mutex::default(),
-            processes: Processes::new(&Paths::host()),
-            accelerator,
-            own_user,
-        }
+        Kvm { processes: processes(paths.clone(), own_user), paths, accelerator }
     }
 
     #[test]
@@ -292,10 +217,8 @@ mod tests {
         fs::create_dir_all(&places.dir).expect("made");
         fs::write(places.pid(), format!("{}\n", std::process::id())).expect("written");
         assert_eq!(kvm.power(&node).expect("looked"), Power::Off);
-        let mut sleep = Command::new("sh");
         // Its command line names the file as QEMU's does.
-        sleep.args(["-c", "read -r line", "sh"]).arg(places.pid()).stdin(std::process::Stdio::piped());
-        let mut child = sleep.spawn().expect("started");
+        let mut child = idle(&[&places.pid().display().to_string()]);
         fs::write(places.pid(), child.id().to_string()).expect("written");
         assert_eq!(kvm.power(&node).expect("looked"), Power::On);
         let reaper = std::thread::spawn(move || child.wait());

@@ -1,41 +1,48 @@
-//! Nodes that are processes of the host: what they may take, and what they have used. For every vmm but Xen.
+//! Nodes that are processes of the host: how they start and end, what they may take, and what they have used. For every
+//! vmm but Xen.
 
 mod cgroup;
 mod identity;
+mod life;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::Mutex;
 
 use gatehouse_model::{Digest, Fault, NodeName};
+use nix::unistd::Pid;
 
 use self::cgroup::Groups;
-pub(super) use self::identity::{FIRST_UID, make_tap, may_change_user, tap};
+pub(super) use self::identity::tap;
+use self::identity::{FIRST_UID, may_change_user};
+pub(super) use self::life::wait_off;
+use super::console::Consoles;
 use super::usage::{self, Usage};
 use super::{Vm, traffic};
 use crate::paths::Paths;
 
-/// Holds and counts the processes of nodes.
+/// Starts, holds and counts the processes of nodes.
 #[derive(Debug)]
 pub struct Processes {
+    paths: Paths,
+    consoles: Consoles,
+    /// Those that this agent has started; an earlier one's are found by their drivers.
+    children: Mutex<BTreeMap<NodeName, Child>>,
     groups: Groups,
-}
-
-/// A node whose VM is a process, and the interface that is the host's end of its NIC.
-#[derive(Clone, Copy, Debug)]
-pub struct Running<'a> {
-    /// The node.
-    pub vm: &'a Vm<'a>,
-    /// Its first process.
-    pub pid: u32,
-    /// The interface.
-    pub interface: &'a str,
+    own_user: bool,
 }
 
 impl Processes {
     /// For the nodes below these paths: a trial's have groups of their own, beside those of the host and other trials.
-    pub fn new(paths: &Paths) -> Self {
+    pub fn new(paths: Paths) -> Self {
+        Self::of(paths, may_change_user())
+    }
+
+    fn of(paths: Paths, own_user: bool) -> Self {
         let name = match &paths.trial {
             None => "gatehouse".to_owned(),
             Some(dir) => {
@@ -43,38 +50,51 @@ impl Processes {
                 format!("gatehouse-{}", &digest[..8])
             }
         };
-        Self { groups: Groups::new(PathBuf::from("/sys/fs/cgroup"), name) }
+        let groups = Groups::new(PathBuf::from("/sys/fs/cgroup"), name);
+        let consoles = Consoles::new(paths.clone());
+        Self { paths, consoles, children: Mutex::default(), groups, own_user }
     }
 
-    /// Makes a running node have what its limits say; answers what of them cannot be held here, a sentence each. May be
-    /// repeated: also a process that was started meanwhile is then held.
+    /// Whether every node's process has a user of its own.
+    pub fn own_user(&self) -> bool {
+        self.own_user
+    }
+
+    /// The user of a node's process; none where it has the agent's.
+    pub fn uid(&self, vm: &Vm<'_>) -> Option<u32> {
+        self.own_user.then_some(FIRST_UID + vm.index)
+    }
+
+    /// Makes a node, whose first process is given where it is on, have what its limits say; answers what of them cannot be
+    /// held here, a sentence each. May be repeated: also a process that was started meanwhile is then held.
     ///
     /// # Errors
     /// A group that is there cannot be written.
-    pub fn limit(&self, node: Running<'_>) -> Result<Vec<String>, Fault> {
-        let limits = &node.vm.node.limits;
-        let disk = node.vm.stores.first().and_then(|store| disk_of(store, Path::new("/sys/dev/block")));
-        let pids = || tree::of(Path::new("/proc"), node.pid).iter().map(|process| process.pid).collect();
-        let mut lacks = self.groups.hold(&node.vm.node.name, limits, disk.as_deref(), &pids)?;
-        lacks.extend(traffic::hold(node.interface, node.vm.index, limits.network_rate));
+    pub fn limit(&self, vm: &Vm<'_>, process: Option<Pid>) -> Result<Vec<String>, Fault> {
+        let Some(pid) = number(process) else { return Ok(Vec::new()) };
+        let limits = &vm.node.limits;
+        let disk = vm.stores.first().and_then(|store| disk_of(store, Path::new("/sys/dev/block")));
+        let pids = || tree::of(Path::new("/proc"), pid).iter().map(|process| process.pid).collect();
+        let mut lacks = self.groups.hold(&vm.node.name, limits, disk.as_deref(), &pids)?;
+        lacks.extend(traffic::hold(&tap(vm.index), vm.index, limits.network_rate));
         Ok(lacks)
     }
 
-    /// What a running node has used.
-    pub fn usage(&self, node: Running<'_>) -> Usage {
-        let tree = tree::of(Path::new("/proc"), node.pid);
-        let (received, sent) = usage::traffic(Path::new("/sys/class/net"), node.interface);
-        let mut usage = tree::usage(Path::new("/proc"), node.pid, &tree);
-        if let Some(seconds) = self.groups.seconds(&node.vm.node.name) {
+    /// What a node, whose first process is given where it is on, has used.
+    pub fn usage(&self, vm: &Vm<'_>, process: Option<Pid>) -> Option<Usage> {
+        let pid = number(process)?;
+        let tree = tree::of(Path::new("/proc"), pid);
+        let (received, sent) = usage::traffic(Path::new("/sys/class/net"), &tap(vm.index));
+        let mut usage = tree::usage(Path::new("/proc"), pid, &tree);
+        if let Some(seconds) = self.groups.seconds(&vm.node.name) {
             usage.cpu_seconds = seconds;
         }
-        Usage { received, sent, ..usage }
+        Some(Usage { received, sent, ..usage })
     }
+}
 
-    /// Removes what a node that is off leaves.
-    pub fn forget(&self, node: &NodeName) {
-        self.groups.forget(node);
-    }
+fn number(process: Option<Pid>) -> Option<u32> {
+    u32::try_from(process?.as_raw()).ok()
 }
 
 /// The number of the whole disk below a file, as `io.max` wants it; none where the filesystem is on no disk of its own.
@@ -89,8 +109,27 @@ fn disk_of(file: &Path, block: &Path) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::io::Read as _;
+    use std::os::unix::process::CommandExt as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
+
+    /// For a test of a driver.
+    pub fn processes(paths: Paths, own_user: bool) -> Processes {
+        Processes::of(paths, own_user)
+    }
+
+    /// A process with these arguments that does nothing until its input ends. It has said that it runs: before that, its
+    /// arguments need not be seen yet (`execve` lets the parent go on before it sets them).
+    pub fn idle(args: &[&str]) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo; read -r line", "sh"]).args(args).process_group(0);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("started");
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("it runs");
+        child
+    }
 
     #[test]
     fn a_partition_is_held_by_its_disk() {
