@@ -11,7 +11,7 @@ mod grub;
 mod hosts;
 mod kernel;
 mod network;
-mod nfs;
+pub mod nfs;
 mod ntp;
 mod openssh;
 pub mod program;

@@ -1,15 +1,25 @@
 //! `nfs`: directories that others may mount, and directories of others that are mounted here.
 
 use std::fmt::Write as _;
+use std::process::Command;
+use std::time::Duration;
 
+use gatehouse_lcfg::Profile;
 use gatehouse_model::Fault;
 
+use super::program::{tail, watched};
 use super::work::Work;
+use crate::tool;
 
 const EXPORTS: &str = "/etc/exports.d/gatehouse.exports";
 const UNITS: &str = "/etc/systemd/system";
-const WRITTEN: &str = "# Written by Gatehouse from the component nfs.\n[Unit]\n";
+/// A server may be away for long, and systemd gives up what fails five times in ten seconds.
+const WRITTEN: &str = "# Written by Gatehouse from the component nfs.\n[Unit]\nStartLimitIntervalSec=0\n";
 const WANTED: &str = "[Install]\nWantedBy=remote-fs.target\n";
+/// What a server has to say at all is said by then.
+const LONGEST: Duration = Duration::from_secs(10);
+/// How `ESTALE` is written in the C locale.
+const STALE: &str = "Stale file handle";
 
 pub(super) fn configure(work: &mut Work<'_>) -> Result<(), Fault> {
     let mut exports = String::new();
@@ -78,6 +88,36 @@ fn mounts(work: &mut Work<'_>) -> Result<Vec<String>, Fault> {
         units.push(unit);
     }
     Ok(units)
+}
+
+/// Mounts anew what is mounted from a server that was installed anew meanwhile: its directory has another number now,
+/// and the kernel would ask for the old one for ever. Answers the directories that were mounted anew.
+///
+/// # Errors
+/// One cannot be unmounted, or not be mounted again.
+pub fn renew(profile: &Profile) -> Result<Vec<String>, Fault> {
+    let get = |name: &str, tag: &str| profile.get("nfs", &format!("{name}_{tag}")).unwrap_or_default();
+    let mut renewed = Vec::new();
+    for tag in profile.tags("nfs", "mounts") {
+        let point = get("point", tag);
+        if !is_stale(point) {
+            continue;
+        }
+        // Lazily: there may be jobs that have it open.
+        tool::run("umount", &["--lazy", point])?;
+        if get("automount", tag) != "yes" {
+            tool::run("systemctl", &["start", &format!("{}.mount", escape(point))])?;
+        }
+        renewed.push(point.to_owned());
+    }
+    Ok(renewed)
+}
+
+/// Asked by another process, which can be ended when the server does not answer.
+fn is_stale(point: &str) -> bool {
+    let mut command = Command::new("stat");
+    command.args(["--file-system", point]).env("LC_ALL", "C");
+    watched(command, LONGEST).is_ok_and(|output| tail(&output).ends_with(STALE))
 }
 
 /// A path as systemd names units by it (systemd.unit(5), on escaping).

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::daemon::{Settings, tell_sign};
 use super::{Node, contexts, credentials, plan, status};
 use crate::node::apt::{self, plan::Item};
-use crate::node::component;
+use crate::node::component::{self, nfs};
 use crate::node::evaluate::{self, EvaluateOptions};
 use crate::node::target::Target;
 
@@ -44,6 +44,9 @@ pub enum KeepCommand {
         #[arg(value_name = "NAME=VALUE")]
         context: String,
     },
+    /// Mount anew what an NFS server that was installed anew does not know any more; the client does so by itself, and
+    /// this is for what cannot wait for its next look
+    Remount,
     /// Have a key certified by the site's Grid authority, and print the certificate (PEM)
     Certificate {
         /// Whose: host for this node, or a user of the Grid that this node certifies
@@ -102,6 +105,10 @@ pub fn run(command: &KeepCommand) -> Result<(), Fault> {
         KeepCommand::Context { context } => {
             contexts::set(&node.target, context)?;
             now(&node, false, false)
+        }
+        KeepCommand::Remount => {
+            nfs::renew(&node.profile()?)?.iter().for_each(|point| println!("{point} was mounted anew"));
+            Ok(())
         }
         KeepCommand::Certificate { name, csr } => credentials::certificate(&node, name, csr),
         KeepCommand::Authority => credentials::authority(&node),

@@ -16,6 +16,7 @@ use super::health::{self, Health};
 use super::journal::{Journal, seconds};
 use super::poll::{self, Poll};
 use super::{Node, status};
+use crate::node::component::nfs;
 use crate::node::target::Target;
 use crate::wire::{Ack, Milestone, Sign};
 
@@ -118,6 +119,10 @@ impl Daemon {
     fn look_at_health(&mut self) -> Duration {
         // Without a profile there is nothing to check, which the next round says.
         let profile = self.node.profile().unwrap_or_default();
+        match nfs::renew(&profile) {
+            Ok(renewed) => renewed.iter().for_each(|point| println!("{point} was mounted anew")),
+            Err(fault) => eprint!("{}", fault.render()),
+        }
         let failing = health::look(&profile);
         let etag = Journal::open(&self.node.target).state().etag.clone();
         if let Some(ack) = self.health.news(&failing, &etag) {
