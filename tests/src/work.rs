@@ -93,6 +93,42 @@ pub fn in_file(path: &Path, what: &str, with: &str) {
     fs::write(path, before.replace(what, with)).expect("written");
 }
 
+/// Gives a copy of the template `minimal` a second node.
+///
+/// # Panics
+/// It cannot be written.
+pub fn add_node2(site: &Path) {
+    let node =
+        "\n[[node]]\nname = \"node2\"\naddress = \"10.0.2.22\"\nmemory = \"384MiB\"\ndisk = \"4GiB\"\n";
+    append(&site.join("site.toml"), node);
+    fs::copy(site.join("lcfg/source/node1"), site.join("lcfg/source/node2")).expect("copied");
+}
+
+/// Has a site's host encrypt its backups to a new key, which is put into a file.
+///
+/// # Panics
+/// age is missing, or a file cannot be written.
+pub fn add_recipient(site: &Path, key: &Path) {
+    let made = run(Command::new("age-keygen").arg("-o").arg(key));
+    assert_eq!(made.code, 0, "{made:?}");
+    let said = fs::read_to_string(key).expect("the key");
+    let recipient = said.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("its recipient");
+    append(&site.join("site.toml"), &format!("\n[backup]\nrecipient = \"{recipient}\"\n"));
+}
+
+/// Has a trial, which is still to be started with `--resume`, let in whoever may into another: a site that comes back
+/// from its backup lets in the same people.
+///
+/// # Panics
+/// A file cannot be copied.
+pub fn share_way_in(first: &Path, second: &Path) {
+    fs::create_dir_all(second.join("ssh")).expect("made");
+    fs::write(second.join(".gatehouse-trial"), "").expect("written");
+    for name in ["id", "id.pub"] {
+        fs::copy(first.join("ssh").join(name), second.join("ssh").join(name)).expect("copied");
+    }
+}
+
 /// The nodes on the board.
 ///
 /// # Panics

@@ -2,12 +2,14 @@
 //! on another machine without being installed.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use gatehouse_tests::work::{append, state, within};
-use gatehouse_tests::{Try, has, open_to_all, outcome, run, site, try_uml};
+use gatehouse_tests::work::{add_recipient, share_way_in, state, within};
+use gatehouse_tests::{Try, gatehouse, has, open_to_all, outcome, run, site, try_uml};
 use serde_json::Value;
 
 const INSTALL: Duration = Duration::from_secs(600);
@@ -27,7 +29,7 @@ fn a_site_comes_back_from_its_backups() {
     open_to_all(temp.path());
     let site = site("minimal", temp.path());
     let key = temp.path().join("key");
-    append(&site.join("site.toml"), &format!("\n[backup]\nrecipient = \"{}\"\n", recipient(&key)));
+    add_recipient(&site, &key);
     let (first, second) = (temp.path().join("first"), temp.path().join("second"));
     let kept = temp.path().join("kept");
     let mut trial = try_uml(&site, &first, &[]);
@@ -35,6 +37,7 @@ fn a_site_comes_back_from_its_backups() {
 
     let node = a_node_goes_back(&trial, temp.path());
     what_is_damaged_is_refused(&trial, &node);
+    a_backup_goes_over_ssh(&trial, temp.path());
     assert_eq!(trial.ssh("node1", "echo moved >/root/word; sync").code, 0);
     let who = who(&trial);
     let done = trial.gatectl(&["backup", "--all", "-o", &text(&kept), "--json"]);
@@ -47,14 +50,6 @@ fn a_site_comes_back_from_its_backups() {
 
 fn text(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// A new key, of which the recipient is answered.
-fn recipient(key: &Path) -> String {
-    let made = run(Command::new("age-keygen").arg("-o").arg(key));
-    assert_eq!(made.code, 0, "{made:?}");
-    let said = fs::read_to_string(key).expect("the key");
-    said.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("its recipient").to_owned()
 }
 
 /// What tells a node from any other, and would be another after an install.
@@ -111,6 +106,41 @@ fn what_is_damaged_is_refused(trial: &Try, file: &Path) {
     assert_eq!(state(trial, "node1"), "running", "it was stopped for nothing");
 }
 
+/// To the node itself, which is the only one here that lets anybody in. As it has its name only when it is whole, one that
+/// is given up leaves nothing that looks like a backup.
+fn a_backup_goes_over_ssh(trial: &Try, dir: &Path) {
+    let bin = dir.join("bin");
+    fs::create_dir(&bin).expect("made");
+    let ssh = format!("#!/bin/sh\nexec /usr/bin/ssh -F {}/ssh/config \"$@\"\n", text(trial.dir()));
+    fs::write(bin.join("ssh"), ssh).expect("written");
+    fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).expect("set");
+    let path = format!("{}:{}", text(&bin), std::env::var("PATH").unwrap_or_default());
+    let gatectl = || {
+        let mut command = Command::new(gatehouse().with_file_name("gatehouse-agent"));
+        command.arg("ctl").arg("--trial").arg(trial.dir()).env("PATH", &path);
+        command
+    };
+    let place = "ssh://node1/var/tmp/own";
+    let there = || trial.ssh("node1", "ls /var/tmp | grep own").stdout;
+
+    let mut given_up = gatectl();
+    // Ctrl-C reaches all that was started from the shell, ssh too.
+    given_up.args(["node", "backup", "node1", "-o", place]).stdin(Stdio::null()).process_group(0);
+    let given_up = given_up.stderr(Stdio::piped()).spawn().expect("it starts");
+    within(STARTED, "the first bytes", || there() == "own.partial\n");
+    assert_eq!(run(Command::new("kill").args(["-INT", "--", &format!("-{}", given_up.id())])).code, 0);
+    let said = String::from_utf8(given_up.wait_with_output().expect("it ends").stderr).expect("text");
+    assert!(said.contains("interrupted; nothing of it is left"), "{said}");
+    within(STARTED, "nothing left of it", || there().is_empty());
+    within(STARTED, "the snapshot to go", || !trial.dir().join("vms/node1/snapshot").exists());
+
+    let done = run(gatectl().args(["node", "backup", "node1", "-o", place]));
+    assert_eq!((done.code, there().as_str()), (0, "own\n"), "{done:?}");
+    let done = run(gatectl().args(["backup", "verify", place]));
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(trial.ssh("node1", "rm /var/tmp/own").code, 0);
+}
+
 fn no_key_is_readable(trial: &Path, file: &Path) {
     let key = fs::read_to_string(trial.join("state/authority/ca.key")).expect("the key");
     let line = key.lines().nth(1).expect("a line").as_bytes();
@@ -126,12 +156,7 @@ fn another_machine_becomes_the_site(
     (kept, key): (&Path, &Path),
     who: &str,
 ) {
-    // The trial's own way in: a site's keys come back with it.
-    fs::create_dir_all(second.join("ssh")).expect("made");
-    fs::write(second.join(".gatehouse-trial"), "").expect("written");
-    for name in ["id", "id.pub"] {
-        fs::copy(first.join("ssh").join(name), second.join("ssh").join(name)).expect("copied");
-    }
+    share_way_in(first, second);
     let mut trial = try_uml(site, second, &["--resume"]);
     trial.wait_for("installing", INSTALL);
     let restore = ["restore", &text(kept), "--identity", &text(key)];

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gatehouse_tests::console::Console;
 use gatehouse_tests::process::{of_agent, of_node};
-use gatehouse_tests::work::{append, nodes, within};
+use gatehouse_tests::work::{add_node2, nodes, within};
 use gatehouse_tests::{Ended, Try, gatehouse, has, open_to_all, outcome, run, site, try_with};
 use serde_json::Value;
 
@@ -17,14 +17,6 @@ const START: Duration = Duration::from_secs(300);
 const SOON: Duration = Duration::from_secs(20);
 /// The agent gives a node a minute to shut down.
 const STOP: Duration = Duration::from_secs(100);
-
-const NODE2: &str = "
-[[node]]
-name = \"node2\"
-address = \"10.0.2.22\"
-memory = \"384MiB\"
-disk = \"4GiB\"
-";
 
 /// A running site, and what must stay as it is while one node of it is mistreated.
 struct Site {
@@ -43,8 +35,7 @@ fn the_vmm_keeps_the_contract() {
     let temp = tempfile::Builder::new().prefix(&prefix).tempdir_in("/var/tmp").expect("a directory");
     open_to_all(temp.path());
     let (site, dir) = (site("minimal", temp.path()), temp.path().join("trial"));
-    append(&site.join("site.toml"), NODE2);
-    fs::copy(site.join("lcfg/source/node1"), site.join("lcfg/source/node2")).expect("copied");
+    add_node2(&site);
 
     let mut cut = try_with(&vmm, &site, &dir, &[]);
     cut.wait_for("unpacking layer", INSTALL);

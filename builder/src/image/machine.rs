@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use gatehouse_model::site::VmmKind;
 use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 
 use super::drives::Drives;
@@ -155,11 +156,15 @@ fn arguments(
 ) -> Result<Vec<String>, Fault> {
     let Hardware { memory, processors, mac, .. } = Hardware::of(site, 0);
     let file = |name: &str| quoted(&dir.join(name));
-    let (accel, cpu) = match accelerator {
-        Accelerator::Kvm => ("kvm", "host"),
-        // The same befalls nodes of several processors (see `trial_site`), but not if these take turns.
-        Accelerator::Tcg if site.vms().any(|node| node.vcpus > 1) => ("tcg,thread=single", TCG_CPU),
-        Accelerator::Tcg => ("tcg,thread=multi", TCG_CPU),
+    // What befalls a kernel that has several emulated processors (see `trial_site`) befalls that of a host without Xen,
+    // which has one here, and that of nodes, unless theirs take turns.
+    let (accel, cpu, processors) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host", processors),
+        Accelerator::Tcg if site.host.vmm == VmmKind::Kvm => ("tcg,thread=single", TCG_CPU, 1),
+        Accelerator::Tcg if site.vms().any(|node| node.vcpus > 1) => {
+            ("tcg,thread=single", TCG_CPU, processors)
+        }
+        Accelerator::Tcg => ("tcg,thread=multi", TCG_CPU, processors),
     };
     let words = [
         ("-name", format!("gatehouse-try-{}", site.name)),

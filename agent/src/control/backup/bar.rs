@@ -19,18 +19,20 @@ const LINES: u64 = 10;
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Listens from now on.
+    /// Does something that Ctrl-C ends. At a terminal it reaches ssh as well, so that a pipe may break before anybody looks:
+    /// what is told then is why.
     ///
     /// # Errors
-    /// The system does not let it.
-    pub fn listen() -> Result<Self, Fault> {
+    /// What `work` ends with; somebody pressed Ctrl-C; the system does not let us listen.
+    pub fn during<T>(work: impl FnOnce(&Self) -> Result<T, Fault>) -> Result<T, Fault> {
         let set = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&set))
                 .and_then(|_| flag::register(signal, Arc::clone(&set)))
                 .doing(|| "listening for Ctrl-C")?;
         }
-        Ok(Self(set))
+        let interrupt = Self(set);
+        work(&interrupt).map_err(|fault| interrupt.check().err().unwrap_or(fault))
     }
 
     /// Ends what is being done.

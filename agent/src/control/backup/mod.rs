@@ -123,7 +123,7 @@ pub enum BackupControl {
 pub(super) fn back_up_node(paths: &Paths, options: &NodeBackupControl) -> Result<(), Fault> {
     one_or_the_other(&options.output, options.json)?;
     let place = (&options.output, options.torn);
-    let done = node::backup(paths, &options.node, place, &Interrupt::listen()?)?;
+    let done = Interrupt::during(|interrupt| node::backup(paths, &options.node, place, interrupt))?;
     show_written(&done, &options.output, options.json)
 }
 
@@ -147,7 +147,7 @@ fn show_written(done: &Done, place: &Place, as_json: bool) -> Result<(), Fault> 
 /// Restores a node.
 pub(super) fn restore_node(paths: &Paths, options: &NodeRestoreControl) -> Result<(), Fault> {
     let place = (&options.from, options.replace);
-    let done = node::restore(paths, &options.node, place, &Interrupt::listen()?)?;
+    let done = Interrupt::during(|interrupt| node::restore(paths, &options.node, place, interrupt))?;
     if done.state == Some(Wholeness::Torn) {
         eprintln!("what this backup holds may not fit together: {}", Wholeness::Torn);
     }
@@ -161,7 +161,7 @@ pub(super) fn run(paths: &Paths, options: &BackupOptions) -> Result<(), Fault> {
         (Some(BackupControl::Verify { from, json }), _) => verify(from, *json),
         (None, Some(Place::File(dir))) if options.all => {
             let mut tell = |done: &Done| show(done, "is in", options.json);
-            host::back_up_all(paths, (dir, options.torn), &Interrupt::listen()?, &mut tell)
+            Interrupt::during(|interrupt| host::back_up_all(paths, (dir, options.torn), interrupt, &mut tell))
         }
         (None, Some(place)) if options.all => {
             Err(Fault::new(format!("{place} is no directory")).help("name one with -o").exit(Exit::Problem))
@@ -183,7 +183,6 @@ pub(super) fn restore(paths: &Paths, options: &RestoreOptions) -> Result<(), Fau
         _ => None,
     };
     let place = dir.map_or_else(|| options.from.clone(), |dir| Place::File(host::host_in(dir)));
-    let interrupt = Interrupt::listen()?;
     let mut tell = |done: &Done| show(done, "is restored from", options.json);
     match host::restore(paths, &place, options.identity.as_deref(), options.replace)? {
         Became::It(done) => tell(&done)?,
@@ -196,7 +195,9 @@ pub(super) fn restore(paths: &Paths, options: &RestoreOptions) -> Result<(), Fau
         }
     }
     if let Some(dir) = dir {
-        return host::restore_nodes(paths, (dir, options.replace), &interrupt, &mut tell);
+        return Interrupt::during(|interrupt| {
+            host::restore_nodes(paths, (dir, options.replace), interrupt, &mut tell)
+        });
     }
     eprintln!(
         "its nodes wait for their backups: `gatectl node restore NODE FILE`; start the machine again when all is there"
@@ -242,10 +243,11 @@ fn describe(manifest: &Manifest) -> String {
 }
 
 fn verify(from: &Place, as_json: bool) -> Result<(), Fault> {
-    let mut looking = Looking { bar: None, interrupt: Interrupt::listen()? };
     let begun = std::time::Instant::now();
-    let whole = reader::read(from.read()?, &mut looking).doing(|| format!("verifying {from}"))?;
-    drop(looking);
+    let whole = Interrupt::during(|interrupt| {
+        let mut looking = Looking { bar: None, interrupt: interrupt.clone() };
+        reader::read(from.read()?, &mut looking).doing(|| format!("verifying {from}"))
+    })?;
     let seconds = begun.elapsed().as_secs_f64();
     let done = Done { seconds, digest: whole.digest.to_string(), ..Done::of(&whole.manifest, from) };
     show(&done, "is whole in", as_json)

@@ -1,0 +1,197 @@
+//! The image of a host without Xen, whose nodes run with KVM: of the emulated machine's own processor, which is one of those
+//! that can run virtual machines. What the host holds them to, and how another machine takes its place.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use gatehouse_tests::work::{add_node2, add_recipient, in_file, share_way_in, within};
+use gatehouse_tests::{Try, gatehouse, has, outcome, run_gatehouse, site};
+use serde_json::Value;
+
+const BOOT: Duration = Duration::from_secs(1800);
+const STARTED: Duration = Duration::from_secs(600);
+const HOST: &str = "minimal";
+const NODES: [&str; 2] = ["node1", "node2"];
+
+#[test]
+fn a_host_runs_its_nodes_with_kvm_and_another_takes_its_place() {
+    if std::env::var_os("GATEHOUSE_FULL").is_none() {
+        println!("skipped, because it takes long; `ci/test --full` runs it");
+        return;
+    }
+    if !has(&["age-keygen", "qemu-system-x86_64", "ssh"]) {
+        return;
+    }
+    let temp =
+        tempfile::Builder::new().prefix("gatehouse-host-").tempdir_in("/var/tmp").expect("a directory");
+    let at = |name: &str| temp.path().join(name);
+    let site = site(HOST, temp.path());
+    in_file(&site.join("site.toml"), "vmm = \"xen\"", "vmm = \"kvm\"");
+    add_node2(&site);
+    add_recipient(&site, &at("key"));
+    let built = run_gatehouse(&["build", &text(&site), "-o", &text(&at("out"))]);
+    assert_eq!(built.code, 0, "{built:?}");
+
+    let mut first = trial(&at("out"), &at("first"), &[]);
+    first.wait_for("running; log in", BOOT);
+    the_nodes_have_the_processor_itself(&first);
+    weights_and_caps_hold(&first);
+    a_disk_keeps_to_its_rate(&first);
+    a_node_grows(&first);
+    a_snapshot_shares_its_blocks(&first);
+    let who = who(&first);
+    on_host(&first, "gatectl backup --all -o /var/lib/gatehouse/kept");
+    fetch(&first, "kept", &temp.path().join("kept.tar"));
+    first.kill();
+
+    share_way_in(&at("first"), &at("second"));
+    let mut second = trial(&at("out"), &at("second"), &["--resume"]);
+    second.wait_for("installing", BOOT);
+    send(&second, &temp.path().join("kept.tar"));
+    let key = std::fs::read_to_string(at("key")).expect("the key");
+    on_host(&second, &format!("umask 077; echo '{}' >/run/key", key.trim()));
+    on_host(&second, "gatectl restore /var/lib/gatehouse/kept --identity /run/key");
+    second.wait_for("running; log in", BOOT);
+    assert_eq!(self::who(&second), who, "these are others");
+    assert!(!second.saw("installing done"), "one was installed");
+    outcome(&second.interrupt());
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn trial(image: &Path, dir: &Path, more: &[&str]) -> Try {
+    let mut command = Command::new(gatehouse());
+    command.arg("try").arg(image).args(["--json", "--timeout", "1800", "--dir"]).arg(dir).args(more);
+    Try::start(&mut command, dir)
+}
+
+fn on_host(machine: &Try, command: &str) -> String {
+    let done = machine.ssh(HOST, command);
+    assert_eq!(done.code, 0, "{command}: {done:?}");
+    done.stdout
+}
+
+fn the_nodes_have_the_processor_itself(machine: &Try) {
+    let log = on_host(machine, "gatectl log");
+    assert!(log.contains("the nodes run with KVM"), "{log}");
+    for node in NODES {
+        let seen = machine.ssh(node, "systemd-detect-virt; systemctl is-system-running; dpkg --audit");
+        assert_eq!(seen.stdout, "kvm\nrunning\n", "{seen:?}");
+    }
+    // Each as a user of its own, who alone may read its disk.
+    let users =
+        on_host(machine, "stat -c '%a %u' /srv/vms/*/fs/disk0; ps -C qemu-system-x86_64 -o uid= | sort");
+    let words: Vec<&str> = users.split_whitespace().collect();
+    assert_eq!(words, ["600", "61300", "600", "61301", "61300", "61301"]);
+}
+
+/// Two nodes want all of the one processor: they have it by their weights. Then one keeps to its cap.
+fn weights_and_caps_hold(machine: &Try) {
+    let burn = |node: &str, seconds: u32| {
+        let command = format!("timeout {seconds} sh -c 'while :; do :; done' >/dev/null 2>&1 </dev/null &");
+        assert_eq!(machine.ssh(node, &command).code, 0, "{node}");
+    };
+    let spent = || -> [f64; 3] {
+        let top: Value = serde_json::from_str(&on_host(machine, "gatectl top --once --json")).expect("JSON");
+        let of = |at: usize| top["nodes"][at]["usage"]["cpu-seconds"].as_f64().expect("a figure");
+        [top["at"].as_f64().expect("a time") / 1000.0, of(0), of(1)]
+    };
+    let during = |seconds: u32| -> [f64; 3] {
+        let before = spent();
+        on_host(machine, &format!("sleep {seconds}"));
+        let after = spent();
+        std::array::from_fn(|at| after[at] - before[at])
+    };
+    on_host(machine, "gatectl node set node1 --weight 64 && gatectl node set node2 --weight 512");
+    burn("node1", 60);
+    burn("node2", 60);
+    let [time, light, heavy] = during(20);
+    println!("in {time:.1} s: node1, of weight 64, {light:.1} s; node2, of weight 512, {heavy:.1} s");
+    assert!(heavy > 4.0 * light && heavy > 0.4 * time, "{light:.1} s and {heavy:.1} s of {time:.1} s");
+
+    let done = "while pgrep -f 'while :' >/dev/null; do sleep 1; done";
+    for node in NODES {
+        assert_eq!(machine.ssh(node, done).code, 0);
+    }
+    on_host(machine, "gatectl node set node1 --weight none --cap 25 && gatectl node set node2 --weight none");
+    burn("node1", 40);
+    let [time, capped, _] = during(20);
+    println!("in {time:.1} s: node1, capped at 25 %, {capped:.1} s");
+    assert!(capped < 0.35 * time && capped > 0.1 * time, "{capped:.1} s of {time:.1} s");
+    on_host(machine, "gatectl node set node1 --cap none");
+}
+
+fn a_disk_keeps_to_its_rate(machine: &Try) {
+    let read = || {
+        let read = "echo 3 >/proc/sys/vm/drop_caches; s=$(date +%s%N); \
+                    dd if=/dev/vda of=/dev/null bs=1M count=24 iflag=direct 2>/dev/null; e=$(date +%s%N); \
+                    echo $(((e - s) / 1000000))";
+        // What the host itself keeps of the disk in its memory comes from no disk.
+        on_host(machine, "sync; echo 3 >/proc/sys/vm/drop_caches");
+        let seen = machine.ssh("node2", read);
+        seen.stdout.trim().parse::<f64>().expect("milliseconds") / 1000.0
+    };
+    let free = read();
+    on_host(machine, "gatectl node set node2 --disk-rate 2MiB/s");
+    let held = read();
+    println!("24 MiB read in {free:.1} s, and at 2 MiB/s in {held:.1} s");
+    assert!(held > 8.0 && held > 2.0 * free, "{held:.1} s, before {free:.1} s");
+    on_host(machine, "gatectl node set node2 --disk-rate none");
+}
+
+fn a_node_grows(machine: &Try) {
+    let size = || machine.ssh("node2", "df --output=size -m / | tail -n 1").stdout;
+    let before: u64 = size().trim().parse().expect("a number");
+    on_host(machine, "gatectl node resize node2 --disk 6GiB");
+    within(STARTED, "more room on the node", || {
+        size().trim().parse::<u64>().is_ok_and(|now| now > before + 1500)
+    });
+}
+
+/// The node goes on while its backup waits for somebody to read it.
+fn a_snapshot_shares_its_blocks(machine: &Try) {
+    on_host(machine, "(gatectl node backup node1 -o - | sleep 30) >/dev/null 2>&1 </dev/null &");
+    within(STARTED, "a snapshot that shares its blocks", || {
+        let seen = machine.ssh(HOST, "filefrag -v /srv/vms/node1/snapshot/disk0");
+        seen.stdout.contains("shared")
+    });
+    assert_eq!(machine.ssh("node1", "echo goes on >/root/word; sync").code, 0);
+    within(STARTED, "the snapshot to go", || {
+        machine.ssh(HOST, "test ! -e /srv/vms/node1/snapshot").code == 0
+    });
+}
+
+/// What tells nodes and host from any other, and would be another after an install.
+fn who(machine: &Try) -> String {
+    let node = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub";
+    let nodes = NODES.map(|name| machine.ssh(name, node).stdout);
+    let host = on_host(
+        machine,
+        "sha256sum </var/lib/gatehouse/authority/ca.key; cat /etc/ssh/ssh_host_ed25519_key.pub",
+    );
+    assert!(nodes.iter().all(|node| !node.is_empty()), "{nodes:?}");
+    nodes.join("") + &host
+}
+
+fn fetch(machine: &Try, name: &str, to: &Path) {
+    let file = std::fs::File::create(to).expect("made");
+    let command = format!("tar -C /var/lib/gatehouse -cf - {name}");
+    let status = ssh(machine, &command).stdout(file).status().expect("ssh starts");
+    assert!(status.success(), "{command}");
+}
+
+fn send(machine: &Try, from: &Path) {
+    let file = std::fs::File::open(from).expect("opened");
+    let status = ssh(machine, "tar -C /var/lib/gatehouse -xf -").stdin(file).status().expect("ssh starts");
+    assert!(status.success());
+}
+
+fn ssh(machine: &Try, command: &str) -> Command {
+    let mut ssh = Command::new("ssh");
+    ssh.arg("-F").arg(machine.dir().join("ssh/config")).args(["-o", "BatchMode=yes", HOST, command]);
+    ssh.stdin(Stdio::null());
+    ssh
+}
