@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use gatehouse_model::{Doing as _, Fault};
 
 use super::QEMU;
+use crate::tool;
 
 /// The device.
 const KVM: &str = "/dev/kvm";
@@ -29,6 +30,20 @@ pub enum Accelerator {
     },
     /// By QEMU's emulation.
     Tcg,
+}
+
+/// Has the kernel make the device, on a host: at its start the agent is here before udev has looked at the processor, and
+/// whoever believes then that there is no KVM emulates for ever.
+pub fn load() {
+    if Path::new(KVM).exists() {
+        return;
+    }
+    // That of another maker's processor does not load; where none does, `choose` says so.
+    for module in ["kvm_amd", "kvm_intel"] {
+        let _ = tool::run("modprobe", &["--quiet", module]);
+    }
+    // Its group is udev's to set.
+    let _ = tool::run("udevadm", &["settle", "--timeout=10"]);
 }
 
 /// Chooses KVM if the nodes' kernel starts under it, else software emulation; the text says why. What the probe needs
