@@ -230,6 +230,9 @@ pub struct Try {
     /// What the emulated machine is started from
     #[arg(long, value_enum, default_value_t)]
     pub medium: Medium,
+    /// What the emulated processor can do
+    #[arg(long, value_enum, default_value_t)]
+    pub processor: Processor,
     /// One more disk of the emulated machine, a raw file; it comes before the others
     #[arg(long, value_name = "FILE", hide = true)]
     pub decoy: Vec<PathBuf>,
@@ -277,6 +280,16 @@ pub enum Firmware {
     Bios,
     /// OVMF (Debian's package ovmf)
     Uefi,
+}
+
+/// What an emulated processor can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Processor {
+    /// What every processor can: nodes run under Xen's PV
+    #[default]
+    Plain,
+    /// Nested paging too: nodes run under Xen's PVH
+    NestedPaging,
 }
 
 /// What an emulated machine is started from.

@@ -4,6 +4,7 @@
 
 pub mod console;
 pub mod emulator;
+pub mod grid;
 pub mod lan;
 pub mod process;
 pub mod roots;

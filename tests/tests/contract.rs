@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// An emulated vmm needs most of it.
 const INSTALL: Duration = Duration::from_secs(1200);
-const START: Duration = Duration::from_secs(300);
+const START: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_secs(20);
 /// The agent gives a node a minute to shut down.
 const STOP: Duration = Duration::from_secs(100);

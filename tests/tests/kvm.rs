@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use gatehouse_tests::grid;
 use gatehouse_tests::roots::Exclusions;
 use gatehouse_tests::work::{nodes, state, within};
 use gatehouse_tests::{Try, gatehouse, has, open_to_all, outcome, run, site, try_kvm, try_uml};
@@ -12,17 +13,26 @@ use gatehouse_tests::{Try, gatehouse, has, open_to_all, outcome, run, site, try_
 /// An emulated node takes ten times as long as one under User Mode Linux.
 const INSTALL: Duration = Duration::from_secs(1800);
 
-#[test]
-fn a_node_runs_under_qemu_and_its_disk_is_that_of_user_mode_linux() {
+fn is_possible() -> bool {
     if std::env::var_os("GATEHOUSE_FULL").is_none() {
         println!("skipped, because it takes long; `ci/test --full` runs it");
-        return;
+        return false;
     }
-    if !has(&["ip", "ssh", "unshare", "qemu-system-x86_64", "setpriv"]) {
-        return;
-    }
+    has(&["ip", "ssh", "unshare", "qemu-system-x86_64", "setpriv"])
+}
+
+fn temp() -> tempfile::TempDir {
     let temp = tempfile::Builder::new().prefix("gatehouse-kvm-").tempdir_in("/var/tmp").expect("a directory");
     open_to_all(temp.path());
+    temp
+}
+
+#[test]
+fn a_node_runs_under_qemu_and_its_disk_is_that_of_user_mode_linux() {
+    if !is_possible() {
+        return;
+    }
+    let temp = temp();
     let at = |name: &str| temp.path().join(name);
     let site = site("minimal", temp.path());
 
@@ -51,6 +61,25 @@ fn a_node_runs_under_qemu_and_its_disk_is_that_of_user_mode_linux() {
     let moved = try_kvm(&site, &at("uml"), &["--resume", "--exit"]).end();
     outcome(&moved);
     assert!(!moved.stderr.contains("installing started"), "the node was installed again");
+}
+
+/// The reference site: what its users do, and the trees of all its nodes.
+#[test]
+fn the_grid_gateway_runs_under_qemu_and_its_disks_are_those_of_user_mode_linux() {
+    if !is_possible() {
+        return;
+    }
+    let temp = temp();
+    let site = site("grid-gateway", temp.path());
+    let theirs = grid::trees_under_uml(&site, temp.path());
+
+    let mut trial = try_kvm(&site, &temp.path().join("kvm"), &["--evaluate=1", "--timeout", "3600"]);
+    trial.wait_for("running; log in", INSTALL * 2);
+    let left = grid::differences(&trial, &theirs, &["two nodes", "two monitors"], temp.path());
+    assert!(left.is_empty(), "{} differences between the two monitors:\n{}", left.len(), left.join("\n"));
+    let outcome = outcome(&trial.interrupt());
+    let evaluation = outcome["evaluation"].as_object().expect("an evaluation");
+    assert!(evaluation.len() > 4 && evaluation.values().all(|test| test["failed"] == 0), "{outcome}");
 }
 
 fn seconds(trial: Try) -> f64 {

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use gatehouse_model::evaluation::{self, Evaluation};
-use gatehouse_tests::{Try, gatehouse, has, outcome, run, site};
+use gatehouse_tests::{Try, gatehouse, grid, has, open_to_all, outcome, run, site};
 use serde_json::Value;
 
 const BOOT: Duration = Duration::from_secs(2400);
@@ -24,7 +24,9 @@ fn trial(site: &Path, dir: &Path, more: &[&str]) -> Try {
 }
 
 fn temp() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("gatehouse-xen-").tempdir_in("/var/tmp").expect("a directory")
+    let temp = tempfile::Builder::new().prefix("gatehouse-xen-").tempdir_in("/var/tmp").expect("a directory");
+    open_to_all(temp.path());
+    temp
 }
 
 #[test]
@@ -45,6 +47,11 @@ fn the_image_installs_its_site_through_a_power_cut_and_keeps_it_running() {
     the_host_is_as_designed(&machine);
     the_first_start_is_reported(&machine);
     the_nodes_are_as_designed(&machine);
+    if is_full() {
+        let theirs = grid::trees_under_uml(&site, temp.path());
+        let left = grid::differences(&machine, &theirs, &["two nodes", "two monitors"], temp.path());
+        assert!(left.is_empty(), "{} differences between the two monitors:\n{}", left.len(), left.join("\n"));
+    }
     a_node_that_dies_comes_back_alone(&machine);
     an_agent_that_dies_leaves_the_nodes_running(&machine);
     a_push_over_ssh_reaches_its_node(&machine, &dir, temp.path());

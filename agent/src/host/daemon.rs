@@ -191,7 +191,11 @@ fn read_depot(paths: &Paths) -> Result<Depot, Fault> {
 fn driver(site: &Site, paths: &Paths, depot: &Depot, board: &Board) -> Result<Box<dyn Vmm>, Fault> {
     let driver: Box<dyn Vmm> = match site.host.vmm {
         VmmKind::Uml => Box::new(Uml::new(paths.clone())?),
-        VmmKind::Xen => Box::new(Xen::new(paths.clone())),
+        VmmKind::Xen => {
+            let (xen, how) = Xen::new(paths.clone())?;
+            board.say("host", "choosing how nodes run", State::Succeeded, how.to_owned());
+            Box::new(xen)
+        }
         VmmKind::Kvm => {
             let kernel = paths.depot.join(&depot.kernel(VmmKind::Kvm)?.kernel.path);
             let (kvm, how) = Kvm::new(paths.clone(), &kernel)?;

@@ -247,10 +247,13 @@ pub fn grub_cfg(entry: &BootEntry) -> String {
     };
     let plain = linux(kernel, consoles);
     match xen {
-        Some((kernel, consoles)) => put(
+        // Under PVH GRUB starts a kernel as on any PC, and its console is Xen's.
+        Some((unpacked, consoles)) => put(
             &mut out,
             format_args!(
-                "    if [ \"$grub_platform\" = xen ]; then\n        {}\n    else\n        {plain}\n    fi",
+                "    if [ \"$grub_platform\" = xen ]; then\n        {}\n    \
+                 elif [ \"$grub_platform\" = xen_pvh ]; then\n        {}\n    else\n        {plain}\n    fi",
+                linux(unpacked, consoles),
                 linux(kernel, consoles)
             ),
         ),
@@ -394,7 +397,8 @@ mod tests {
             "# Written by Gatehouse from the node's profile.\nset default=0\nset timeout=0\n\
              set enable_progress_indicator=0\n\nmenuentry 'Debian' {\n    \
              if [ \"$grub_platform\" = xen ]; then\n        linux /vmlinux.gz root=UUID=u-u ro console=hvc0\n    \
-             else\n        linux /vmlinuz root=UUID=u-u ro console=ttyS0\n    fi\n    initrd /initrd.img\n}\n"
+             elif [ \"$grub_platform\" = xen_pvh ]; then\n        \
+             linux /vmlinuz root=UUID=u-u ro console=hvc0\n    else\n        linux /vmlinuz root=UUID=u-u ro console=ttyS0\n    fi\n    initrd /initrd.img\n}\n"
         );
         (entry.xen, entry.initrd, entry.cmdline) = (None, None, " quiet ".into());
         assert!(

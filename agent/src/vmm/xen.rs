@@ -1,6 +1,7 @@
-//! Xen through `xl`: paravirtual nodes, started by PV-GRUB from their own disks.
+//! Xen through `xl`: nodes under PV or PVH, started by GRUB from their own disks.
 
 mod domain;
+mod guest;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,15 +14,12 @@ use gatehouse_model::site::{VmmKind, WEIGHT};
 use gatehouse_model::{Doing as _, Fault, NodeName};
 
 use self::domain::{Applied, BACK_ENDS, Domain, Domains, changes, read_list, scheduled, used, vif, wanted};
+use self::guest::Guest;
 use super::console::Consoles;
 use super::usage::Usage;
 use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, traffic};
 use crate::paths::Paths;
 use crate::tool;
-
-/// GRUB as a paravirtual kernel (package grub-xen-host): reads /boot/grub/grub.cfg on the node's own disk,
-/// so a node upgrades its own kernel.
-const PV_GRUB: &str = "/usr/lib/grub-xen/grub-x86_64-xen.bin";
 
 /// libxl's scripts give a device 40 s to go away; after that nothing more is to be hoped for.
 const LONGEST_CLEARING: Duration = Duration::from_secs(60);
@@ -37,6 +35,7 @@ const LOOK: Duration = Duration::from_millis(900);
 #[derive(Debug)]
 pub struct Xen {
     paths: Paths,
+    guest: Guest,
     consoles: Consoles,
     seen: Arc<Mutex<Option<(Instant, Domains)>>>,
     /// Weight and cap, as they were set last. Asking Xen for them takes as long as setting them.
@@ -44,14 +43,14 @@ pub struct Xen {
 }
 
 impl Xen {
-    /// A driver for nodes below these paths.
-    pub fn new(paths: Paths) -> Self {
-        Self {
-            consoles: Consoles::new(paths.clone()),
-            paths,
-            seen: Arc::default(),
-            applied: Mutex::default(),
-        }
+    /// A driver for nodes below these paths, and what is to be said of how it runs them.
+    ///
+    /// # Errors
+    /// This is no host of Xen's.
+    pub fn new(paths: Paths) -> Result<(Self, &'static str), Fault> {
+        let (guest, why) = Guest::choose(&tool::run("xl", &["info"])?);
+        let consoles = Consoles::new(paths.clone());
+        Ok((Self { consoles, paths, guest, seen: Arc::default(), applied: Mutex::default() }, why))
     }
 
     /// The domains as they were at most so long ago.
@@ -124,14 +123,14 @@ impl Xen {
     }
 }
 
-fn config(vm: &Vm<'_>, boot: Boot<'_>) -> String {
+fn config(guest: Guest, vm: &Vm<'_>, boot: Boot<'_>) -> String {
     let (kernel, ramdisk, extra) = match boot {
         Boot::Install { kernel, initrd } => (
             kernel.display().to_string(),
             format!("ramdisk = \"{}\"\n", initrd.display()),
             "extra = \"console=hvc0 quiet\"\n",
         ),
-        Boot::Disk { .. } => (PV_GRUB.to_owned(), String::new(), ""),
+        Boot::Disk { .. } => (guest.grub().display().to_string(), String::new(), ""),
     };
     let disks: Vec<String> = vm
         .stores
@@ -149,10 +148,11 @@ fn config(vm: &Vm<'_>, boot: Boot<'_>) -> String {
     let weight = weight.map(|weight| format!("cpu_weight = {weight}\n")).unwrap_or_default();
     let cap = limits.cap.map(|cap| format!("cap = {cap}\n")).unwrap_or_default();
     format!(
-        "name = \"{}\"\ntype = \"pv\"\nkernel = \"{kernel}\"\n{ramdisk}{extra}memory = {}\nvcpus = {}\n{weight}{cap}\
+        "name = \"{}\"\ntype = \"{}\"\nkernel = \"{kernel}\"\n{ramdisk}{extra}memory = {}\nvcpus = {}\n{weight}{cap}\
          vif = [ \"mac={},bridge={},script=gatehouse-vif\" ]\ndisk = [ {} ]\n\
          on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n",
         vm.node.name,
+        guest.name(),
         vm.node.memory.as_mib(),
         vm.node.vcpus,
         vm.node.mac,
@@ -185,7 +185,7 @@ impl Vmm for Xen {
             node: vm.node.name.clone(),
             install: boot.is_install(),
             argv,
-            config: Some((file, config(vm, boot))),
+            config: Some((file, config(self.guest, vm, boot))),
             uid: None,
             owned: Vec::new(),
         }
@@ -263,14 +263,20 @@ mod tests {
         let site = include_str!("../../../site-templates/minimal/site.toml");
         let site = gatehouse_model::Site::parse(site).expect("the template is right");
         let vm = Vm { node: &site.nodes[0], index: 0, stores: vec!["/srv/d".into()], bridge: "gh0" };
-        let text = config(&vm, Boot::Install { kernel: Path::new("/k"), initrd: Path::new("/i") });
         let mac = site.nodes[0].mac;
-        let expected = format!(
-            "name = \"node1\"\ntype = \"pv\"\nkernel = \"/k\"\nramdisk = \"/i\"\nextra = \"console=hvc0 quiet\"\n\
-             memory = 512\nvcpus = 1\nvif = [ \"mac={mac},bridge=gh0,script=gatehouse-vif\" ]\n\
-             disk = [ \"format=raw,vdev=xvda,access=rw,script=gatehouse-block,target=/srv/d\" ]\n\
-             on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n"
-        );
-        assert_eq!(text, expected);
+        let expected = |guest: &str, kernel: &str| {
+            format!(
+                "name = \"node1\"\ntype = \"{guest}\"\n{kernel}\
+                 memory = 512\nvcpus = 1\nvif = [ \"mac={mac},bridge=gh0,script=gatehouse-vif\" ]\n\
+                 disk = [ \"format=raw,vdev=xvda,access=rw,script=gatehouse-block,target=/srv/d\" ]\n\
+                 on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n"
+            )
+        };
+        let install = Boot::Install { kernel: Path::new("/k"), initrd: Path::new("/i") };
+        let kernel = "kernel = \"/k\"\nramdisk = \"/i\"\nextra = \"console=hvc0 quiet\"\n";
+        assert_eq!(config(Guest::Pv, &vm, install), expected("pv", kernel));
+        let disk = Boot::Disk { kernel: Path::new("/k"), root: "PARTUUID=1" };
+        let kernel = "kernel = \"/usr/lib/grub-xen/grub-i386-xen_pvh.bin\"\n";
+        assert_eq!(config(Guest::Pvh, &vm, disk), expected("pvh", kernel));
     }
 }

@@ -15,7 +15,7 @@ use gatehouse_model::{Doing as _, Fault, Refusal, Site};
 use super::drives::Drives;
 use super::kvm::{self, Accelerator};
 use super::{Format, IMAGE, build, console, site_part};
-use crate::cli::{Firmware, Try};
+use crate::cli::{Firmware, Processor, Try};
 use crate::site_dir::SiteDir;
 use crate::term;
 use crate::tool;
@@ -97,7 +97,7 @@ pub fn try_image(
         let files = site_part::files(&tried, &described, &source.lock)?;
         drives.make(&out.join(IMAGE), &described, files)?;
     }
-    start(&described, dir, &drives, more, ways)
+    start(&described, dir, (&drives, args.processor), more, ways)
 }
 
 /// QEMU's arguments for the firmware; its variables are the trial's own, kept from one start to the next.
@@ -116,7 +116,13 @@ fn firmware_drives(firmware: Firmware, dir: &Path) -> Result<Vec<String>, Fault>
     Ok(code.into_iter().chain(drive(format!("unit=1,file={}", quoted(&variables)))).collect())
 }
 
-fn start(site: &Site, dir: &Path, drives: &Drives, more: Vec<String>, ways: &Ways) -> Result<Machine, Fault> {
+fn start(
+    site: &Site,
+    dir: &Path,
+    (drives, processor): (&Drives, Processor),
+    more: Vec<String>,
+    ways: &Ways,
+) -> Result<Machine, Fault> {
     let (accelerator, why) = kvm::choose(&drives.image, dir)?;
     term::say(&why);
     let log = dir.join("console.log");
@@ -128,7 +134,7 @@ fn start(site: &Site, dir: &Path, drives: &Drives, more: Vec<String>, ways: &Way
     // input stays open: at its end the guest would be told that nobody reads its events.
     command
         .args(["--pdeathsig", "KILL", QEMU])
-        .args(arguments(site, dir, drives, ways, accelerator)?)
+        .args(arguments(site, dir, drives, ways, (accelerator, processor))?)
         .args(more)
         .process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said);
@@ -152,25 +158,29 @@ fn arguments(
     dir: &Path,
     drives: &Drives,
     ways: &Ways,
-    accelerator: Accelerator,
+    (accelerator, processor): (Accelerator, Processor),
 ) -> Result<Vec<String>, Fault> {
     let Hardware { memory, processors, mac, .. } = Hardware::of(site, 0);
     let file = |name: &str| quoted(&dir.join(name));
     // What befalls a kernel that has several emulated processors (see `trial_site`) befalls that of a host without Xen,
     // which has one here, and that of nodes, unless theirs take turns.
+    let emulated = match processor {
+        Processor::Plain => TCG_CPU.to_owned(),
+        Processor::NestedPaging => TCG_CPU.to_owned() + ",+npt",
+    };
     let (accel, cpu, processors) = match accelerator {
-        Accelerator::Kvm => ("kvm", "host", processors),
-        Accelerator::Tcg if site.host.vmm == VmmKind::Kvm => ("tcg,thread=single", TCG_CPU, 1),
+        Accelerator::Kvm => ("kvm", "host".to_owned(), processors),
+        Accelerator::Tcg if site.host.vmm == VmmKind::Kvm => ("tcg,thread=single", emulated, 1),
         Accelerator::Tcg if site.vms().any(|node| node.vcpus > 1) => {
-            ("tcg,thread=single", TCG_CPU, processors)
+            ("tcg,thread=single", emulated, processors)
         }
-        Accelerator::Tcg => ("tcg,thread=multi", TCG_CPU, processors),
+        Accelerator::Tcg => ("tcg,thread=multi", emulated, processors),
     };
     let words = [
         ("-name", format!("gatehouse-try-{}", site.name)),
         ("-accel", accel.to_owned()),
         ("-machine", "pc".to_owned()),
-        ("-cpu", cpu.to_owned()),
+        ("-cpu", cpu),
         ("-smp", processors.to_string()),
         ("-m", format!("{}M", memory >> 20)),
         ("-display", "none".to_owned()),
