@@ -145,8 +145,8 @@ fn sync_below(path: &Path) -> Result<(), Fault> {
     File::open(path).and_then(|file| file.sync_all()).doing(|| format!("syncing {}", path.display()))
 }
 
-/// Removes a directory, or the link that a trial has in its place, if it is there.
-fn remove(path: &Path) -> Result<(), Fault> {
+/// Removes a directory, or a file or the link that a trial has in its place, if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), Fault> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

@@ -18,10 +18,11 @@ use super::reader::Take;
 use super::writer::Writer;
 use crate::control::board::now_millis;
 use crate::host::command::read_site;
+use crate::host::etc;
 use crate::host::files::write_whole;
+use crate::host::import::{self, remove};
 use crate::host::lifecycle::record::Record;
 use crate::host::lifecycle::restore::awaits;
-use crate::host::{etc, import};
 use crate::paths::Paths;
 
 /// What of state is kept, in the order in which it is read: a repository's references before what they name, so that a
@@ -301,15 +302,6 @@ fn put(from: &Path, to: &Path, aside: &Path) -> Result<(), Fault> {
 
 fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
-}
-
-fn remove(path: &Path) -> Result<(), Fault> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => Ok(()),
-    };
-    removed.doing(|| format!("removing {}", path.display()))
 }
 
 #[cfg(test)]
