@@ -62,6 +62,14 @@ fn a_node_runs_under_qemu_and_its_disk_is_that_of_user_mode_linux() {
     let moved = try_kvm(&site, &at("uml"), &["--resume", "--exit"]).end();
     outcome(&moved);
     assert!(!moved.stderr.contains("installing started"), "the node was installed again");
+    // And the other way round, where it gets the modules of that kernel by itself.
+    let mut moved = try_uml(&site, &at("kvm"), &["--resume"]);
+    moved.wait_for("running; log in", INSTALL);
+    let seen =
+        moved.ssh("node1", "ls /lib/modules/$(uname -r)/modules.dep && systemctl is-system-running --wait");
+    assert_eq!((seen.code, seen.stdout.ends_with("\nrunning\n")), (0, true), "{seen:?}");
+    assert!(!moved.saw("installing started"), "the node was installed again");
+    outcome(&moved.interrupt());
 }
 
 /// The reference site: what its users do, and the trees of all its nodes.

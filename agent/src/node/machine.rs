@@ -68,11 +68,16 @@ pub fn open_console() -> Result<(), Fault> {
     Ok(())
 }
 
+/// Whether there are modules here of the kernel that runs.
+pub fn has_modules() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    Path::new("/lib/modules").join(release.trim()).join("modules.dep").exists()
+}
+
 /// Loads the modules of every device there is, and those that no device names. A kernel without modules has
 /// everything built in.
 pub fn load_modules() {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    if !Path::new("/lib/modules").join(release.trim()).join("modules.dep").exists() {
+    if !has_modules() {
         return;
     }
     let mut wanted: BTreeSet<String> = ["ext4"].map(String::from).into();

@@ -42,12 +42,25 @@ pub fn put(
         Way::Layer(layer) => by_layer(client, layer, target, teller)?,
         Way::Pool(files) => one_by_one(client, &depot.pool, &files, target, teller)?,
     }
-    // Those of every kernel that brings some, so that a node's disk may move to another vmm.
+    lay_modules(client, &depot, target, teller)?;
+    name_pool(client, &depot.pool.suite, target, teller)
+}
+
+/// Puts the modules of this host's kernels onto a node that was installed on a host with others.
+///
+/// # Errors
+/// They cannot be fetched or unpacked.
+pub fn put_modules(client: &Client, target: &Target, teller: &mut Teller) -> Result<(), Fault> {
+    lay_modules(client, &client.depot()?, target, teller)
+}
+
+/// Those of every kernel that brings some, so that a node's disk may move to another vmm.
+fn lay_modules(client: &Client, depot: &Depot, target: &Target, teller: &mut Teller) -> Result<(), Fault> {
     for modules in depot.kernels.values().filter_map(|kernel| kernel.modules.as_ref()) {
         by_layer(client, modules, target, teller)
             .doing(|| "laying the kernel's modules over the packages")?;
     }
-    name_pool(client, &depot.pool.suite, target, teller)
+    Ok(())
 }
 
 /// Names the pool as the node's source of packages, with the key that it is signed with.

@@ -17,7 +17,10 @@ use super::journal::{Journal, seconds};
 use super::poll::{self, Poll};
 use super::{Node, status};
 use crate::node::component::nfs;
+use crate::node::progress::Teller;
 use crate::node::target::Target;
+use crate::node::{machine, packages};
+use crate::tool;
 use crate::wire::{Ack, Milestone, Sign};
 
 /// The least time between two looks, however often the node is told.
@@ -32,8 +35,10 @@ const UNDONE: Duration = Duration::from_secs(5);
 pub fn run() -> Result<(), Fault> {
     let node = Node::open(Target::running())?;
     let (ears, health) = (Ears::default(), Health::default());
+    let lacks_modules = !machine::has_modules();
+    let said = String::new();
     let mut daemon =
-        Daemon { ears, health, said: String::new(), is_up: false, acked: None, waiting: None, node };
+        Daemon { ears, health, said, is_up: false, lacks_modules, acked: None, waiting: None, node };
     let errands = Errands::default();
     let mut failures = 0;
     loop {
@@ -66,6 +71,8 @@ struct Daemon {
     said: String,
     /// Whether the server knows that the node is up.
     is_up: bool,
+    /// Whether the kernel has no modules here: the disk came from a host with another.
+    lacks_modules: bool,
     /// The profile that was acknowledged last.
     acked: Option<String>,
     /// What the server could not be told.
@@ -76,7 +83,7 @@ impl Daemon {
     /// Looks for a new profile and applies what differs; whether all of that succeeded.
     fn round(&mut self) -> Result<bool, Fault> {
         // First of all, before the lock: a node that is not heard of counts as one that hangs.
-        let hello = self.tell_up();
+        let hello = self.tell_up().and_then(|()| self.bring_modules());
         let mut keeper = self.node.keeper()?;
         let news = hello.and_then(|()| keeper.fetch());
         // What was left undone is done with or without a server.
@@ -145,6 +152,21 @@ impl Daemon {
         self.node.client.acknowledge(&Ack::new(Milestone::Up, &etag))?;
         self.is_up = true;
         println!("told {} that {} is up", self.node.home.server, self.node.home.node);
+        Ok(())
+    }
+
+    fn bring_modules(&mut self) -> Result<(), Fault> {
+        if !self.lacks_modules {
+            return Ok(());
+        }
+        let mut teller = Teller::new(self.node.home.node.clone());
+        packages::put_modules(&self.node.client, &self.node.target, &mut teller)?;
+        self.lacks_modules = false;
+        if machine::has_modules() {
+            tool::run("systemctl", &["restart", "systemd-modules-load"])?;
+            // What could not start without them.
+            tool::run("systemctl", &["start", "--no-block", "default.target"])?;
+        }
         Ok(())
     }
 
