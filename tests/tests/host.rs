@@ -1,12 +1,12 @@
 //! Hosts whose nodes run within their processor's own virtualisation, which the emulated one has as well: under KVM, and
-//! under Xen's PVH. What a host without Xen holds its nodes to, and how another machine takes its place.
+//! under Xen's PVH. What a host without Xen holds its nodes to, and how another machine takes its place, of any vmm.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use gatehouse_tests::work::{add_node2, add_recipient, in_file, share_way_in, within};
-use gatehouse_tests::{Try, gatehouse, has, outcome, run_gatehouse, site};
+use gatehouse_tests::{Try, gatehouse, has, open_to_all, outcome, run_gatehouse, site, try_uml};
 use serde_json::Value;
 
 const BOOT: Duration = Duration::from_secs(1800);
@@ -19,17 +19,31 @@ fn is_possible() -> bool {
         println!("skipped, because it takes long; `ci/test --full` runs it");
         return false;
     }
-    has(&["age-keygen", "qemu-system-x86_64", "ssh"])
+    has(&["age", "age-keygen", "ip", "qemu-system-x86_64", "ssh", "unshare"])
 }
 
 #[test]
-fn a_host_runs_its_nodes_under_pvh_and_their_disks_are_those_of_pv() {
+fn a_host_runs_its_nodes_under_pvh_and_takes_those_of_user_mode_linux() {
     if !is_possible() {
         return;
     }
     let temp = tempfile::Builder::new().prefix("gatehouse-pvh-").tempdir_in("/var/tmp").expect("a directory");
-    let (site, dir) = (site(HOST, temp.path()), temp.path().join("trial"));
-    let mut machine = trial(&site, &dir, &["--processor", "nested-paging"]);
+    open_to_all(temp.path());
+    let at = |name: &str| temp.path().join(name);
+    let site = site(HOST, temp.path());
+    add_recipient(&site, &at("key"));
+
+    let mut other = try_uml(&site, &at("uml"), &[]);
+    other.wait_for("running; log in", BOOT);
+    assert_eq!(other.ssh("node1", "echo moved >/root/word; sync").code, 0);
+    let moved = "cat /root/word /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub";
+    let theirs = other.ssh("node1", moved).stdout;
+    assert_eq!(other.gatectl(&["backup", "--all", "-o", &text(&at("kept"))]).code, 0);
+    outcome(&other.interrupt());
+
+    let dir = at("trial");
+    share_way_in(&at("uml"), &dir);
+    let mut machine = trial(&site, &dir, &["--resume", "--processor", "nested-paging"]);
     machine.wait_for("running; log in", BOOT);
     let guests = |machine: &Try| on_host(machine, "xl list -l node1 | grep -o '\"type\": \"pvh*\"'");
     assert_eq!(guests(&machine), "\"type\": \"pvh\"\n");
@@ -38,12 +52,22 @@ fn a_host_runs_its_nodes_under_pvh_and_their_disks_are_those_of_pv() {
     let set = on_host(&machine, "gatectl node set node1 --memory 384MiB");
     assert_eq!(set, "node1: at once, memory 512MiB becomes 384MiB\n");
     assert!(on_host(&machine, "gatectl node log node1").contains("node1 login:"));
+
+    // A whole site comes from another vmm: this machine becomes its host, with its node.
+    let packed =
+        Command::new("tar").args(["-cf", &text(&at("kept.tar")), "-C", &text(temp.path()), "kept"]).status();
+    assert!(packed.is_ok_and(|status| status.success()));
+    send(&machine, &at("kept.tar"));
+    restore(&machine, &at("key"), "--replace");
+    within(STARTED, "the node of the other machine", || machine.ssh("node1", moved).stdout == theirs);
+    assert_eq!(guests(&machine), "\"type\": \"pvh\"\n");
     outcome(&machine.interrupt());
 
     let mut machine = trial(&site, &dir, &["--resume"]);
     machine.wait_for("running; log in", BOOT);
     assert!(!machine.saw("installing started"), "it was installed again");
     assert_eq!(guests(&machine), "\"type\": \"pv\"\n");
+    assert_eq!(machine.ssh("node1", moved).stdout, theirs);
     outcome(&machine.interrupt());
 }
 
@@ -79,9 +103,7 @@ fn a_host_runs_its_nodes_with_kvm_and_another_takes_its_place() {
     let mut second = trial(&at("out"), &at("second"), &["--resume"]);
     second.wait_for("installing", BOOT);
     send(&second, &temp.path().join("kept.tar"));
-    let key = std::fs::read_to_string(at("key")).expect("the key");
-    on_host(&second, &format!("umask 077; echo '{}' >/run/key", key.trim()));
-    on_host(&second, "gatectl restore /var/lib/gatehouse/kept --identity /run/key");
+    restore(&second, &at("key"), "");
     second.wait_for("running; log in", BOOT);
     assert_eq!(self::who(&second), who, "these are others");
     assert!(!second.saw("installing done"), "one was installed");
@@ -205,6 +227,13 @@ fn who(machine: &Try) -> String {
     );
     assert!(nodes.iter().all(|node| !node.is_empty()), "{nodes:?}");
     nodes.join("") + &host
+}
+
+/// The site whose backups were sent there.
+fn restore(machine: &Try, key: &Path, more: &str) {
+    let key = std::fs::read_to_string(key).expect("the key");
+    on_host(machine, &format!("umask 077; echo '{}' >/run/key", key.trim()));
+    on_host(machine, &format!("gatectl restore /var/lib/gatehouse/kept --identity /run/key {more}"));
 }
 
 fn fetch(machine: &Try, name: &str, to: &Path) {

@@ -1,4 +1,4 @@
-//! Changes single values of a node in the text of `site.toml`: what people have written around them stays.
+//! Changes single values in the text of `site.toml`, of a node or of the host: what people have written around them stays.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::VmmKind;
 use crate::{NodeName, Problem};
 
 /// What becomes of a key of a node.
@@ -33,22 +34,62 @@ type Table<'t> = DeTable<'t>;
 pub fn edit_node(text: &str, node: &NodeName, settings: &Settings) -> Result<String, Problem> {
     let mut text = text.to_owned();
     for (key, setting) in settings {
-        text = edit(&text, node, key, setting)?;
+        text = edit(&text, Place::Node(node), key, setting)?;
     }
     Ok(text)
 }
 
-fn edit(text: &str, node: &NodeName, key: &str, setting: &Setting) -> Result<String, Problem> {
+/// The text of `site.toml` with another `host.vmm`. Whether the nodes may run under that is seen when it is read again.
+///
+/// # Errors
+/// The host's section is not one that a line can be put into.
+pub fn edit_vmm(text: &str, vmm: VmmKind) -> Result<String, Problem> {
+    edit(text, Place::Host, "vmm", &Setting::Text(vmm.to_string()))
+}
+
+/// Whose section it is.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Node(&'a NodeName),
+    Host,
+}
+
+impl Place<'_> {
+    fn find<'t>(self, table: &'t Table<'t>) -> Option<&'t Spanned<DeValue<'t>>> {
+        match self {
+            Self::Node(node) => section(table, node),
+            Self::Host => table.get("host"),
+        }
+    }
+
+    /// Its name, and how its section is written.
+    fn words(self) -> (String, &'static str) {
+        match self {
+            Self::Node(node) => (node.to_string(), "[[node]]"),
+            Self::Host => ("host".to_owned(), "[host]"),
+        }
+    }
+}
+
+fn edit(text: &str, place: Place<'_>, key: &str, setting: &Setting) -> Result<String, Problem> {
     let plain = text.trim_start_matches('\u{feff}');
     let mark = text.len() - plain.len();
     let (table, _) = DeTable::parse_recoverable(plain);
-    let section = section(table.get_ref(), node).ok_or_else(|| {
-        Problem::at("site.toml", 0, format!("no node is named {node}; write one that is there"))
-    })?;
+    let Some(section) = place.find(table.get_ref()) else {
+        return match (place, value(setting)) {
+            (Place::Host, Some(new)) => Ok(format!("{text}\n[host]\n{key} = {new}\n")),
+            (Place::Host, None) => Ok(text.to_owned()),
+            (Place::Node(node), _) => {
+                let what = format!("no node is named {node}; write one that is there");
+                Err(Problem::at("site.toml", 0, what))
+            }
+        };
+    };
     let keys = section.get_ref().as_table();
     if plain[section.span()].starts_with('{') {
         let line = plain[..section.span().start].lines().count().max(1);
-        let what = format!("{node} is not a section of its own; write it as [[node]]");
+        let (name, form) = place.words();
+        let what = format!("{name} is not a section of its own; write it as {form}");
         return Err(Problem::at("site.toml", line, what));
     }
     let found = keys.and_then(|keys| keys.iter().find(|(name, _)| name.get_ref() == key));
@@ -120,6 +161,18 @@ mod tests {
             let after = set(&windows, node, key, setting).expect("edited");
             let expected = windows.replacen(&from.replace('\n', "\r\n"), &to.replace('\n', "\r\n"), 1);
             assert_eq!(after.replace("\r\n", "\n"), expected.replace("\r\n", "\n"), "{node} {key}");
+        }
+    }
+
+    #[test]
+    fn the_host_gets_another_vmm() {
+        for (from, to) in [
+            ("[host] # this\nvmm = \"xen\" # that\n", "[host] # this\nvmm = \"kvm\" # that\n"),
+            ("[host]\nmemory = \"1GiB\"\n", "[host]\nmemory = \"1GiB\"\nvmm = \"kvm\"\n"),
+            ("[host]\n[[node]]\n", "[host]\nvmm = \"kvm\"\n[[node]]\n"),
+            ("[[node]]\nname = \"ce\"\n", "[[node]]\nname = \"ce\"\n\n[host]\nvmm = \"kvm\"\n"),
+        ] {
+            assert_eq!(edit_vmm(from, VmmKind::Kvm).as_deref(), Ok(to));
         }
     }
 

@@ -117,6 +117,12 @@ pub(super) fn restore(
     may_replace(paths, replace)?;
     let mut arrival = Arrival::begin(paths)?;
     let whole = reader::read(&bytes[..], &mut arrival).doing(|| format!("restoring from {place}"))?;
+    let vmm = read_site(&paths.site())?.host.vmm;
+    if let Some(had) = arrival.suit(vmm)? {
+        eprintln!(
+            "the nodes ran under {had}; site.toml says {vmm} from now on, as this machine's image has that"
+        );
+    }
     arrival.commit()?;
     if paths.trial.is_some() {
         return Ok(Became::Later(done(whole.digest.to_string())));

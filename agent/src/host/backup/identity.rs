@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
+use gatehouse_model::site::{VmmKind, edit_vmm};
 use gatehouse_model::{Digest, Doing as _, Exit, Fault, NodeName, Site};
 
 use super::manifest::{HostBackup, Manifest, Of, SCHEMA};
@@ -155,6 +156,27 @@ impl Arrival {
         remove(&dir)?;
         DirBuilder::new().mode(0o700).create(&dir).doing(|| format!("making {}", dir.display()))?;
         Ok(Self { dir, to: restored(paths), committed: false })
+    }
+
+    /// Has the site that came in run its nodes under this vmm, which is this machine's: its image has no other. Answers the
+    /// one that it had, if that was another.
+    ///
+    /// # Errors
+    /// Its nodes ask for what this one lacks.
+    pub fn suit(&self, vmm: VmmKind) -> Result<Option<VmmKind>, Fault> {
+        let path = self.dir.join("state/site/site.toml");
+        let text = fs::read_to_string(&path).doing(|| "reading site.toml of the backup")?;
+        let had = Site::parse(&text).map_err(Fault::of_problems)?.host.vmm;
+        if had == vmm {
+            return Ok(None);
+        }
+        let changed = edit_vmm(&text, vmm).map_err(|problem| Fault::of_problems(vec![problem]))?;
+        Site::parse(&changed).map_err(|problems| {
+            Fault::of_problems(problems)
+                .help(format!("a machine with an image for {had} takes the backup as it is"))
+        })?;
+        write_whole(&path, changed.as_bytes(), import::mode("site.toml"))?;
+        Ok(Some(had))
     }
 
     /// What has come in counts from the agent's next start on.

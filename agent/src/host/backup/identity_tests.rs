@@ -55,6 +55,27 @@ fn another_machine_becomes_the_host() {
 }
 
 #[test]
+fn a_site_comes_to_a_machine_with_another_vmm() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let paths = host(dir.path(), "old");
+    let with_rate = SITE.replace("vcpus = 1\n", "disk-rate = \"1MiB/s\"\n").replace("\"xen\"", "\"kvm\"");
+    for (text, vmm, expected) in [
+        (SITE, VmmKind::Xen, Ok((None, VmmKind::Xen))),
+        (SITE, VmmKind::Kvm, Ok((Some(VmmKind::Xen), VmmKind::Kvm))),
+        (&with_rate, VmmKind::Kvm, Ok((None, VmmKind::Kvm))),
+        (&with_rate, VmmKind::Xen, Err(Exit::Problem)),
+    ] {
+        write_whole(&paths.site().join("site.toml"), text.as_bytes(), 0o644).expect("written");
+        let (bytes, ..) = back_up(&paths, &read_site(&paths.site()).expect("a site")).expect("backed up");
+        let mut arrival = Arrival::begin(&paths).expect("room");
+        reader::read(&bytes[..], &mut arrival).expect("whole");
+        let found = arrival.suit(vmm);
+        let now = || read_site(&paths.state.join("restoring/state/site")).expect("a site").host.vmm;
+        assert_eq!(found.map(|had| (had, now())).map_err(|fault| fault.exit_status()), expected);
+    }
+}
+
+#[test]
 fn what_is_thrown_away_changes_nothing_and_a_node_is_no_host() {
     let dir = tempfile::tempdir().expect("a directory");
     let paths = host(dir.path(), "old");
