@@ -78,15 +78,17 @@ pub struct Machine(Child);
 
 impl Machine {
     /// Starts an empty machine, or one with what its disk holds: `disk.img` in a directory, where it also leaves its
-    /// `console.log` and, once it is a host, its `events.jsonl`.
+    /// `console.log` and, once it is a host, its `events.jsonl`. Of several emulated processors only one may belong to
+    /// the same kernel: `Oops: int3`, see `gatehouse try`.
     ///
     /// # Panics
     /// QEMU does not start.
-    pub fn start(lan: &Lan, dir: &Path, uefi: bool) -> Self {
+    pub fn start(lan: &Lan, dir: &Path, processors: u8, uefi: bool) -> Self {
         let file = |name: &str| dir.join(name).display().to_string();
         let mut command = lan.inside("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-machine", "pc"]);
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "qemu64,+rdrand", "-smp", "2", "-m", "2304M"]);
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "qemu64,+rdrand", "-m", "2304M"]);
+        command.args(["-smp", &processors.to_string()]);
         command.args([
             "-display",
             "none",

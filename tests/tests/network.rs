@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::time::Duration;
 
 use gatehouse_tests::lan::{BOOT, Lan, Machine, approve, is_possible, wait_for_state};
+use gatehouse_tests::work::in_file;
 use gatehouse_tests::{Try, gatehouse, open_to_all, run_gatehouse, site, try_uml};
 
 fn temp() -> tempfile::TempDir {
@@ -18,6 +19,7 @@ fn starts_from_the_network(uefi: bool) {
     }
     let temp = temp();
     let (site, out) = (site("minimal", temp.path()), temp.path().join("out").display().to_string());
+    in_file(&site.join("site.toml"), "vcpus = 2", "vcpus = 1");
     let built = run_gatehouse(&["build", &site.display().to_string(), "-o", &out, "--format", "pxe"]);
     assert_eq!(built.code, 0, "{}", built.stderr);
     File::create(temp.path().join("disk.img")).and_then(|disk| disk.set_len(24 << 30)).expect("made");
@@ -27,7 +29,7 @@ fn starts_from_the_network(uefi: bool) {
     serve.args(["serve", &out, "--interface", "gh0", "--range", "10.0.2.100", "10.0.2.120"]);
     let mut server = Try::start(&mut serve, temp.path());
     server.wait_for("Ctrl-C ends it", Duration::from_secs(30));
-    let mut machine = Machine::start(&lan, temp.path(), uefi);
+    let mut machine = Machine::start(&lan, temp.path(), 2, uefi);
     server.wait_for("52:54:00:12:34:56: asks", BOOT);
     server.wait_for("esp/slot-a/initrd.img", BOOT);
     server.wait_for("52:54:00:12:34:56 (minimal): claiming and clearing vda", BOOT);
@@ -39,7 +41,7 @@ fn starts_from_the_network(uefi: bool) {
     drop(machine);
 
     fs::write(&events, "").expect("written");
-    let mut again = Machine::start(&lan, temp.path(), uefi);
+    let mut again = Machine::start(&lan, temp.path(), 2, uefi);
     again.wait_for(&events, "\"phase\":\"server\",\"action\":\"server\",\"state\":\"succeeded\"");
     let told = fs::read_to_string(&events).expect("read");
     assert!(!told.contains("self-install") && !told.contains("making ext4"), "{told}");
@@ -66,7 +68,7 @@ fn becomes_a_node(uefi: bool) {
     trial.wait_for("running; log in", BOOT);
     let lan = Lan::of_trial(&dir);
     for turn in 0..2 {
-        let mut machine = Machine::start(&lan, temp.path(), uefi);
+        let mut machine = Machine::start(&lan, temp.path(), 1, uefi);
         approve(&trial, "node2", &mut machine, &temp.path().join("console.log"));
         let node = wait_for_state(&trial, "node2", "running");
         assert!(node["install-seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{node}");

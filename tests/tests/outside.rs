@@ -57,7 +57,7 @@ fn a_user_interface_outside_of_the_gateway_measures_the_same() {
 
     File::create(temp.path().join("disk.img")).and_then(|disk| disk.set_len(8 << 30)).expect("made");
     let lan = Lan::of_trial(&dir);
-    let mut machine = Machine::start(&lan, temp.path(), false);
+    let mut machine = Machine::start(&lan, temp.path(), 1, false);
     approve(&trial, "ui2", &mut machine, &temp.path().join("console.log"));
     wait_for_state(&trial, "ui2", "running");
     let job = "globus-job-run ce.grid.example.org/jobmanager-pbs /bin/hostname";
