@@ -221,10 +221,8 @@ fn a_snapshot_shares_its_blocks(machine: &Try) {
 fn who(machine: &Try) -> String {
     let node = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub";
     let nodes = NODES.map(|name| machine.ssh(name, node).stdout);
-    let host = on_host(
-        machine,
-        "sha256sum </var/lib/gatehouse/authority/ca.key; cat /etc/ssh/ssh_host_ed25519_key.pub",
-    );
+    let host =
+        on_host(machine, "cd /var/lib/gatehouse && sha256sum authority/ca.key host/ssh/ssh_host_ed25519_key");
     assert!(nodes.iter().all(|node| !node.is_empty()), "{nodes:?}");
     nodes.join("") + &host
 }

@@ -189,7 +189,7 @@ fn what_was_delivered_can_be_looked_at_and_checked(site: &Path, out: &Path) {
         ended
     };
     let json = |args: &[&str]| -> Value { serde_json::from_str(&succeeds(args).stdout).expect("JSON") };
-    succeeds(&["build", &site, "-o", &dir, "--format", "img,zst"]);
+    succeeds(&["build", &site, "-o", &dir, "--format", "img,zst,pxe"]);
     let plan = json(&["plan", &site, "--json"]);
     let seen = json(&["inspect", &dir, "--json"]);
     let names = |parts: &Value| -> Vec<String> {
@@ -209,7 +209,15 @@ fn what_was_delivered_can_be_looked_at_and_checked(site: &Path, out: &Path) {
     let bad = run_gatehouse(&["verify", &dir]);
     assert_eq!(bad.code, 5, "{bad:?}");
     assert!(bad.stderr.contains("partition gh-root-a has the digest"), "{bad:?}");
+    assert!(!bad.stderr.contains("in pxe"), "{bad:?}");
     flip(&image, root + 5000);
+    // Those who have a server of their own check it with what they have.
+    let pxe = out.join("pxe");
+    let checked = run(Command::new("sha256sum").args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&pxe));
+    assert_eq!(checked.code, 0, "{checked:?}");
+    flip(&pxe.join("grub/uefi.efi"), 5000);
+    let bad = run_gatehouse(&["verify", &dir]);
+    assert!(bad.code == 5 && bad.stderr.contains("in pxe: grub/uefi.efi has the digest"), "{bad:?}");
     fs::File::open(&image).and_then(|file| file.set_modified(time)).expect("as it was");
 }
 

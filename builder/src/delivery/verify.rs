@@ -1,13 +1,14 @@
 //! `gatehouse verify`: whether what was delivered is still what was built.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use gatehouse_disk::{Health, Table};
 use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageManifest, ImagePart};
 
 use super::Delivery;
 use crate::cache::digest_file;
+use crate::image::netboot::PXE;
 use crate::image::{LOCK, SECTOR, SUMS, digest_inside, digest_of, site_of};
 use crate::{cli, parallel, term};
 
@@ -25,8 +26,9 @@ pub fn run(args: &cli::Verify) -> Result<(), Fault> {
             .help("copy manifest.json and SHA256SUMS along with the image"));
     };
     let bar = term::bar("taking digests", term::Unit::Time, 0);
-    let checks: [Check<'_>; 4] = [
+    let checks: [Check<'_>; 5] = [
         &|| sums(&delivery.dir),
+        &|| pxe(&delivery.dir),
         &|| partitions(&delivery, manifest),
         &|| Ok(compressed(&delivery.dir, manifest)),
         &|| Ok(site(&delivery, manifest)),
@@ -66,12 +68,21 @@ fn sums(dir: &Path) -> Result<Vec<String>, Fault> {
     Ok(judged.into_iter().flatten().collect())
 }
 
+/// What machines that start from the network are given, if that was built too.
+fn pxe(dir: &Path) -> Result<Vec<String>, Fault> {
+    let dir = dir.join(PXE);
+    if !dir.exists() {
+        return Ok(Vec::new());
+    }
+    Ok(sums(&dir)?.into_iter().map(|wrong| format!("in {PXE}: {wrong}")).collect())
+}
+
 /// One line of SHA256SUMS.
 fn sum(line: &str) -> Result<(Digest, String), String> {
     let wrong = || format!("{SUMS} has a line of another form: {line:?}");
     let (digest, name) = line.split_once("  ").ok_or_else(wrong)?;
     // Names lead nowhere else.
-    if name.is_empty() || name.contains('/') {
+    if name.is_empty() || !Path::new(name).components().all(|part| matches!(part, Component::Normal(_))) {
         return Err(wrong());
     }
     Ok((digest.parse().map_err(|_| wrong())?, name.to_owned()))
@@ -157,8 +168,13 @@ mod tests {
     #[test]
     fn a_line_of_sums_names_a_file_beside_it() {
         let digest = Digest::of(b"x");
-        assert_eq!(sum(&format!("{digest}  a.img")), Ok((digest, "a.img".to_owned())));
-        for line in ["", "abc  a.img", &format!("{digest} a.img"), &format!("{digest}  ../a")] {
+        for name in ["a.img", "b/a.img"] {
+            assert_eq!(sum(&format!("{digest}  {name}")), Ok((digest, name.to_owned())));
+        }
+        let wrong = ["../a", "/a", "b/../../a"].map(|name| format!("{digest}  {name}"));
+        for line in
+            ["", "abc  a.img", &format!("{digest} a.img")].into_iter().chain(wrong.iter().map(|line| &**line))
+        {
             assert!(sum(line).is_err(), "{line}");
         }
     }

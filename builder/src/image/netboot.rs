@@ -6,8 +6,10 @@
 //! boot.ipxe                                 the same for those who start iPXE
 //! contents.json sites.tar                   what is installed, and the sites; their digests are in the menus
 //! image/root-a image/depot-a esp/…          the pieces
+//! SHA256SUMS                                of all of them, for `gatehouse verify` and for sha256sum
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use gatehouse_model::site::{BOOT_CFG, InstallTo};
 use gatehouse_model::{Contents, Digest, Doing as _, Fault};
 
+use super::SUMS;
 use super::contents::{boot_files, to_json};
 use super::parts::Parts;
 use super::site_part::Content;
@@ -38,8 +41,18 @@ const IPXE_FORM: &str = include_str!("netboot.ipxe");
 pub fn make(out: &Path, parts: &Parts, contents: &Contents, site: &[Content]) -> Result<(), Fault> {
     let doing = || format!("making {}", out.join(PXE).display());
     let (list, tar) = (to_json(contents)?, sites(site, contents.epoch).doing(doing)?);
-    let is = |name: &str, bytes: &[u8]| fs::read(out.join(PXE).join(name)).is_ok_and(|there| there == bytes);
-    if is(LIST, list.as_bytes()) && is(SITES, &tar) {
+    let menus = Menus { contents: Digest::of(list.as_bytes()), sites: Digest::of(&tar), to: to(site)? };
+    let (grub, ipxe) = (menus.grub(""), menus.ipxe());
+    let small: [(&str, &[u8]); 6] = [
+        (LIST, list.as_bytes()),
+        (SITES, &tar),
+        ("grub/bios.0", &parts.grub.net_bios),
+        ("grub/uefi.efi", &parts.grub.net_efi),
+        (MENU, grub.as_bytes()),
+        ("boot.ipxe", ipxe.as_bytes()),
+    ];
+    let sums = sums(&small, contents);
+    if fs::read(out.join(PXE).join(SUMS)).is_ok_and(|there| there == sums.as_bytes()) {
         return Ok(());
     }
     let partial = Fleeting::new(out.join(format!("{PXE}.partial")));
@@ -54,22 +67,21 @@ pub fn make(out: &Path, parts: &Parts, contents: &Contents, site: &[Content]) ->
         let mut to = File::create(place(dir, &format!("esp/{}", file.path))?).doing(doing)?;
         io::copy(&mut file.open()?, &mut to).doing(doing)?;
     }
-    let menus = Menus { contents: Digest::of(list.as_bytes()), sites: Digest::of(&tar), to: to(site)? };
-    let (grub, ipxe) = (menus.grub(""), menus.ipxe());
-    let all: [(&str, &[u8]); 6] = [
-        (LIST, list.as_bytes()),
-        (SITES, &tar),
-        ("grub/bios.0", &parts.grub.net_bios),
-        ("grub/uefi.efi", &parts.grub.net_efi),
-        (MENU, grub.as_bytes()),
-        ("boot.ipxe", ipxe.as_bytes()),
-    ];
-    for (path, bytes) in all {
+    for (path, bytes) in small.into_iter().chain([(SUMS, sums.as_bytes())]) {
         fs::write(place(dir, path)?, bytes).doing(doing)?;
     }
     tool::run("sync", &["-f", &dir.display().to_string()]).doing(doing)?;
     remove(&out.join(PXE)).doing(doing)?;
     fs::rename(dir, out.join(PXE)).doing(doing)
+}
+
+/// A line for each file, in the order of their names. Of the large ones the list of what is installed knows the digests.
+fn sums(small: &[(&str, &[u8])], contents: &Contents) -> String {
+    let mut files: BTreeMap<String, Digest> =
+        small.iter().map(|(path, bytes)| ((*path).to_owned(), Digest::of(bytes))).collect();
+    files.extend([&contents.root, &contents.depot].map(|file| (file.path.clone(), file.sha256)));
+    files.extend(contents.esp.iter().map(|file| (format!("esp/{}", file.path), file.sha256)));
+    files.iter().fold(String::new(), |text, (path, sha256)| text + &format!("{sha256}  {path}\n"))
 }
 
 /// The menu of a directory for a server at a port of its own.
