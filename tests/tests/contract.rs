@@ -1,14 +1,15 @@
 //! The contract of the vmm drivers (`agent/src/vmm/mod.rs`), as one list of checks on a running site: under User Mode
-//! Linux, or under the vmm that `GATEHOUSE_VMM` names. The checks share their boots; each leaves the site running.
+//! Linux, or under the vmm that `GATEHOUSE_VMM` names, which for Xen is a whole emulated host. The checks share their
+//! boots; each leaves the site running.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use gatehouse_tests::console::Console;
-use gatehouse_tests::process::{of_agent, of_node};
-use gatehouse_tests::work::{add_node2, nodes, within};
-use gatehouse_tests::{Ended, Try, gatehouse, has, open_to_all, outcome, run, site, try_with};
+use gatehouse_tests::host::Host;
+use gatehouse_tests::process::of_node;
+use gatehouse_tests::work::{add_node2, within};
+use gatehouse_tests::{Ended, Try, has, open_to_all, outcome, run, site, try_with};
 use serde_json::Value;
 
 /// An emulated vmm needs most of it.
@@ -20,7 +21,7 @@ const STOP: Duration = Duration::from_secs(100);
 
 /// A running site, and what must stay as it is while one node of it is mistreated.
 struct Site {
-    trial: Try,
+    host: Host,
     vmm: String,
     node1: String,
 }
@@ -46,22 +47,25 @@ fn the_vmm_keeps_the_contract() {
     trial.wait_for("running; log in", INSTALL);
     assert!(trial.saw("node/node1: installing done"), "the cut install was not finished");
     let node1 = boot_of(&trial, "node1");
-    let running = Site { trial, vmm, node1 };
+    let host = if vmm == "xen" { Host::emulated(trial, "minimal") } else { Host::here(trial) };
+    let running = Site { host, vmm, node1 };
 
-    a_node_is_as_the_site_says(&running, &dir);
+    a_node_is_as_the_site_says(&running);
     what_a_node_uses_is_known(&running);
     a_console_has_its_history_and_one_who_types(&running);
     what_is_lacking_is_refused(&running, &site, temp.path());
-    no_node_reads_what_is_anothers(&running, &dir);
+    if !running.host.is_emulated() {
+        no_node_reads_what_is_anothers(&running, &dir);
+    }
     a_node_is_stopped_in_order_and_started(&running);
-    a_node_that_dies_is_started_again(&running, &dir);
-    running_nodes_are_adopted(&running, &dir);
+    a_node_that_dies_is_started_again(&running);
+    running_nodes_are_adopted(&running);
     what_a_node_uses_is_known(&running);
-    a_start_without_an_agent_goes_on(&running, &dir);
-    an_install_is_begun_again(&running, &dir);
-    a_node_that_does_not_listen_is_ended(&running, &dir);
+    a_start_without_an_agent_goes_on(&running);
+    an_install_is_begun_again(&running);
+    a_node_that_does_not_listen_is_ended(&running);
 
-    outcome(&running.trial.interrupt());
+    outcome(&running.host.trial.interrupt());
     nothing_is_left(&dir);
     let again = try_with(&running.vmm, &site, &dir, &["--resume", "--exit"]).end();
     outcome(&again);
@@ -70,27 +74,25 @@ fn the_vmm_keeps_the_contract() {
 
 impl Site {
     fn told(&self, node: &str, text: &str) -> bool {
-        let log = self.trial.gatectl(&["log"]).stdout;
+        let log = self.host.gatectl(&["log"]).stdout;
         log.lines().any(|line| line.contains(&format!("node/{node}: ")) && line.contains(text))
     }
 
     /// The other node is well; and node1 has never stopped.
     fn is_whole(&self) {
-        within(START, "node2 running", || state_now(&self.trial, "node2") == "running");
-        within(SOON, "node1 running", || state_now(&self.trial, "node1") == "running");
-        assert_eq!(boot_of(&self.trial, "node1"), self.node1, "node1 was started again");
+        within(START, "node2 running", || state_now(&self.host, "node2") == "running");
+        within(self.soon(), "node1 running", || state_now(&self.host, "node1") == "running");
+        assert_eq!(boot_of(&self.host.trial, "node1"), self.node1, "node1 was started again");
     }
 
     fn order(&self, words: &[&str]) -> Ended {
-        let ended = self.trial.gatectl(words);
+        let ended = self.host.gatectl(words);
         assert_eq!(ended.code, 0, "{words:?}: {ended:?}");
         ended
     }
 
-    fn console(&self, node: &str, more: &[&str]) -> Console {
-        let mut command = std::process::Command::new(gatehouse().with_file_name("gatehouse-agent"));
-        command.args(["ctl", "--trial"]).arg(self.trial.dir()).args(["node", "console", node]).args(more);
-        Console::start(&mut command)
+    fn soon(&self) -> Duration {
+        self.host.patience(SOON)
     }
 }
 
@@ -99,8 +101,8 @@ fn boot_of(trial: &Try, name: &str) -> String {
 }
 
 /// The state of a node; empty while the agent is started again.
-fn state_now(trial: &Try, name: &str) -> String {
-    let seen = trial.gatectl(&["node", "list", "--json"]);
+fn state_now(host: &Host, name: &str) -> String {
+    let seen = host.gatectl(&["node", "list", "--json"]);
     let all: Value = serde_json::from_str(&seen.stdout).unwrap_or_default();
     let node = all.as_array().and_then(|all| all.iter().find(|node| node["name"] == name)).cloned();
     let node = node.unwrap_or_default();
@@ -108,17 +110,23 @@ fn state_now(trial: &Try, name: &str) -> String {
     node["state"].as_str().unwrap_or_default().to_owned()
 }
 
-fn a_node_is_as_the_site_says(site: &Site, dir: &Path) {
+fn a_node_is_as_the_site_says(site: &Site) {
     let asked = "hostname; findmnt -no FSTYPE /; systemctl is-system-running; dpkg --audit";
-    let seen = site.trial.ssh("node1", asked);
+    let seen = site.host.trial.ssh("node1", asked);
     assert_eq!(seen.stdout, "node1\next4\nrunning\n", "{seen:?}");
     let secrets = "find / -xdev -name passport.json; stat -c %a /var/lib/gatehouse/client";
-    let seen = site.trial.ssh("node1", secrets);
+    let seen = site.host.trial.ssh("node1", secrets);
     assert_eq!(seen.stdout, "700\n", "{seen:?}");
-    let token = dir.join("vms/node1/conf/install-initrd");
-    assert!(!token.exists(), "the initramfs with the token is still there");
+    // The initramfs with the token.
+    let left = if site.host.is_emulated() {
+        site.host.trial.ssh("minimal", "ls /srv/vms/node1/conf").stdout.contains("install-initrd")
+    } else {
+        site.host.trial.dir().join("vms/node1/conf/install-initrd").exists()
+    };
+    assert!(!left, "the initramfs with the token is still there");
     // What it was given at its start: its kernel keeps some of it.
     let seen = site
+        .host
         .trial
         .ssh("node2", "nproc; awk '/MemTotal/ { print ($2 > 300000 && $2 < 393216) }' /proc/meminfo");
     assert_eq!(seen.stdout, "1\n1\n", "{seen:?}");
@@ -135,28 +143,30 @@ fn what_a_node_uses_is_known(site: &Site) {
 }
 
 fn a_console_has_its_history_and_one_who_types(site: &Site) {
+    let soon = site.soon();
     let install = site.order(&["node", "log", "node2", "--install"]).stdout;
     assert!(install.contains("node2: install done") && !install.contains("login:"), "{install}");
     let log = site.order(&["node", "log", "node2"]).stdout;
     assert!(log.contains("node2: install done") && log.contains("login:"), "{log}");
 
-    let (mut ann, mut bob) = (site.console("node2", &["--all"]), site.console("node2", &["--lines", "3"]));
-    ann.wait_for("node2: install done", SOON);
-    ann.wait_for("login: ", SOON);
-    bob.wait_for("login: ", SOON);
+    let (mut ann, mut bob) =
+        (site.host.console("node2", &["--all"]), site.host.console("node2", &["--lines", "3"]));
+    ann.wait_for("node2: install done", soon);
+    ann.wait_for("login: ", soon);
+    bob.wait_for("login: ", soon);
     ann.type_keys("\r");
-    ann.wait_for("login: ", SOON);
-    bob.wait_for("login: ", SOON);
+    ann.wait_for("login: ", soon);
+    bob.wait_for("login: ", soon);
     bob.type_keys("x");
-    bob.wait_for("has the keyboard", SOON);
-    let mut eve = site.console("node2", &["--take", "--lines", "0"]);
-    ann.wait_for("has taken the keyboard over", SOON);
+    bob.wait_for("has the keyboard", soon);
+    let mut eve = site.host.console("node2", &["--take", "--lines", "0"]);
+    ann.wait_for("has taken the keyboard over", soon);
     eve.type_keys("\r");
-    eve.wait_for("login: ", SOON);
+    eve.wait_for("login: ", soon);
     bob.leave();
     eve.leave();
     ann.type_keys("\r");
-    ann.wait_for("login: ", SOON);
+    ann.wait_for("login: ", soon);
 }
 
 /// More processors than one: a vmm that has no limit takes the change, which is only looked at.
@@ -166,7 +176,7 @@ fn what_is_lacking_is_refused(site: &Site, from: &Path, temp: &Path) {
     let toml = fs::read_to_string(wish.join("site.toml")).expect("read");
     let toml = toml.replace("vmm = \"xen\"", &format!("vmm = \"{}\"", site.vmm));
     fs::write(wish.join("site.toml"), toml.replace("vcpus = 1", "vcpus = 2")).expect("written");
-    let seen = site.trial.gatectl(&["site", "diff", &wish.display().to_string()]);
+    let seen = site.host.gatectl(&["site", "diff", &site.host.directory(&wish)]);
     let refused = seen.stderr.contains("asks for 2 vcpus; uml gives at most 1");
     assert_eq!(refused, site.vmm == "uml", "{seen:?}");
 }
@@ -211,87 +221,88 @@ fn no_node_reads_what_is_anothers(site: &Site, dir: &Path) {
 
 fn a_node_is_stopped_in_order_and_started(site: &Site) {
     // Not on its disk yet: only a shutdown in order puts it there.
-    assert_eq!(site.trial.ssh("node2", "echo kept >/root/kept").code, 0);
+    assert_eq!(site.host.trial.ssh("node2", "echo kept >/root/kept").code, 0);
     site.order(&["node", "stop", "node2"]);
-    within(STOP, "node2 stopped", || state_now(&site.trial, "node2") == "stopped");
+    within(STOP, "node2 stopped", || state_now(&site.host, "node2") == "stopped");
     let log = site.order(&["node", "log", "node2", "--lines", "8"]).stdout;
     assert!(log.contains("reboot: "), "it was not shut down in order: {log}");
     // Twice is as good as once.
     site.order(&["node", "stop", "node2"]);
     site.order(&["node", "start", "node2"]);
     site.order(&["node", "start", "node2"]);
-    within(START, "node2 running", || state_now(&site.trial, "node2") == "running");
-    assert_eq!(site.trial.ssh("node2", "cat /root/kept").stdout, "kept\n");
+    within(START, "node2 running", || state_now(&site.host, "node2") == "running");
+    assert_eq!(site.host.trial.ssh("node2", "cat /root/kept").stdout, "kept\n");
     site.is_whole();
 }
 
-fn a_node_that_dies_is_started_again(site: &Site, dir: &Path) {
-    of_node(dir, "node2").expect("runs").signal("KILL");
-    within(SOON, "its death told", || site.told("node2", "its vm ended"));
+fn a_node_that_dies_is_started_again(site: &Site) {
+    site.host.kill_vm("node2");
+    within(site.soon(), "its death told", || site.told("node2", "its vm ended"));
     site.is_whole();
     // While it starts, too.
     site.order(&["node", "restart", "node2"]);
     within(STOP, "node2 starting", || {
-        state_now(&site.trial, "node2") == "starting" && of_node(dir, "node2").is_some()
+        state_now(&site.host, "node2") == "starting" && site.host.vm("node2").is_some()
     });
-    of_node(dir, "node2").expect("runs").signal("KILL");
-    within(SOON, "its second death told", || site.told("node2", "starting again"));
+    site.host.kill_vm("node2");
+    within(site.soon(), "its second death told", || site.told("node2", "starting again"));
     site.is_whole();
 }
 
-fn running_nodes_are_adopted(site: &Site, dir: &Path) {
-    let before = boot_of(&site.trial, "node2");
-    let agent = of_agent(dir).expect("runs");
-    agent.signal("KILL");
+fn running_nodes_are_adopted(site: &Site) {
+    let before = boot_of(&site.host.trial, "node2");
+    let agent = site.host.agent();
+    site.host.kill_agent();
     // Nobody reads the console now.
-    assert_eq!(site.trial.ssh("node2", "echo meanwhile >/dev/console").code, 0);
-    within(SOON, "another agent", || of_agent(dir).is_some_and(|now| now != agent));
+    assert_eq!(site.host.trial.ssh("node2", "echo meanwhile >/dev/console").code, 0);
+    within(site.soon(), "another agent", || site.host.agent().is_some_and(|now| Some(now) != agent));
     site.is_whole();
-    assert_eq!(boot_of(&site.trial, "node2"), before, "node2 was started again");
+    assert_eq!(boot_of(&site.host.trial, "node2"), before, "node2 was started again");
     assert!(site.told("node2", "adopting"), "its adoption was not told");
-    let mut console = site.console("node2", &["--lines", "20"]);
-    console.wait_for("meanwhile", SOON);
+    let (soon, mut console) = (site.soon(), site.host.console("node2", &["--lines", "20"]));
+    console.wait_for("meanwhile", soon);
     console.type_keys("\r");
-    console.wait_for("login: ", SOON);
+    console.wait_for("login: ", soon);
     console.leave();
 }
 
-fn a_start_without_an_agent_goes_on(site: &Site, dir: &Path) {
+fn a_start_without_an_agent_goes_on(site: &Site) {
     site.order(&["node", "restart", "node2"]);
     within(STOP, "node2 starting", || {
-        state_now(&site.trial, "node2") == "starting" && of_node(dir, "node2").is_some()
+        state_now(&site.host, "node2") == "starting" && site.host.vm("node2").is_some()
     });
-    let before = of_node(dir, "node2");
-    of_agent(dir).expect("runs").signal("KILL");
+    let before = site.host.vm("node2");
+    site.host.kill_agent();
     site.is_whole();
-    assert_eq!(of_node(dir, "node2"), before, "it was started twice");
+    assert_eq!(site.host.vm("node2"), before, "it was started twice");
 }
 
 /// Whether the agent dies or the VM, an install that was cut off is done from the beginning, with nobody's help.
-fn an_install_is_begun_again(site: &Site, dir: &Path) {
+fn an_install_is_begun_again(site: &Site) {
     let installing = || {
         let log = site.order(&["node", "log", "node2", "--install"]).stdout;
         let unpacking = log.contains("unpacking layer") && !log.contains("node2: packages done");
-        state_now(&site.trial, "node2") == "installing" && unpacking && of_node(dir, "node2").is_some()
+        state_now(&site.host, "node2") == "installing" && unpacking && site.host.vm("node2").is_some()
     };
     site.order(&["node", "install", "node2"]);
     within(INSTALL, "node2 installing", installing);
-    of_node(dir, "node2").expect("runs").signal("KILL");
-    within(SOON, "its end told", || site.told("node2", "installing again"));
+    site.host.kill_vm("node2");
+    within(site.soon(), "its end told", || site.told("node2", "installing again"));
     within(INSTALL, "node2 installing again", installing);
-    of_agent(dir).expect("runs").signal("KILL");
-    within(INSTALL, "node2 installed", || state_now(&site.trial, "node2") == "running");
+    site.host.kill_agent();
+    within(INSTALL, "node2 installed", || state_now(&site.host, "node2") == "running");
     site.is_whole();
-    assert_eq!(site.trial.ssh("node2", "ls /root/kept").stdout, "", "it was not installed anew");
-    assert!(nodes(&site.trial).iter().all(|node| node["message"] == ""));
+    assert_eq!(site.host.trial.ssh("node2", "ls /root/kept").stdout, "", "it was not installed anew");
+    let all: Value =
+        serde_json::from_str(&site.order(&["node", "list", "--json"]).stdout).expect("it is JSON");
+    assert!(all.as_array().expect("nodes").iter().all(|node| node["message"] == ""), "{all}");
 }
 
-fn a_node_that_does_not_listen_is_ended(site: &Site, dir: &Path) {
-    let node = of_node(dir, "node2").expect("runs");
-    node.signal("STOP");
+fn a_node_that_does_not_listen_is_ended(site: &Site) {
+    site.host.freeze_vm("node2");
     site.order(&["node", "stop", "node2"]);
-    within(STOP, "node2 stopped", || state_now(&site.trial, "node2") == "stopped");
-    assert_eq!(of_node(dir, "node2"), None);
+    within(STOP, "node2 stopped", || state_now(&site.host, "node2") == "stopped");
+    assert_eq!(site.host.vm("node2"), None);
     site.order(&["node", "start", "node2"]);
     site.is_whole();
 }
