@@ -21,7 +21,7 @@ const WRITER: &str = "nohup sh -c 'n=0; while :; do n=$((n + 1)); echo $n >>/roo
 
 #[test]
 fn a_site_comes_back_from_its_backups() {
-    if !has(&["age", "age-keygen", "ip", "ssh", "unshare"]) {
+    if !has(&["age", "age-keygen", "bash", "ip", "restic", "ssh", "unshare", "zstd"]) {
         return;
     }
     let temp =
@@ -38,6 +38,7 @@ fn a_site_comes_back_from_its_backups() {
     let node = a_node_goes_back(&trial, temp.path());
     what_is_damaged_is_refused(&trial, &node);
     a_backup_goes_over_ssh(&trial, temp.path());
+    restic_keeps_versions(&trial, temp.path());
     assert_eq!(trial.ssh("node1", "echo moved >/root/word; sync").code, 0);
     let who = who(&trial);
     let done = trial.gatectl(&["backup", "--all", "-o", &text(&kept), "--json"]);
@@ -139,6 +140,38 @@ fn a_backup_goes_over_ssh(trial: &Try, dir: &Path) {
     let done = run(gatectl().args(["backup", "verify", place]));
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(trial.ssh("node1", "rm /var/tmp/own").code, 0);
+}
+
+/// As README.md has it: what has not changed since is found there, and the latest comes back.
+fn restic_keeps_versions(trial: &Try, dir: &Path) {
+    let pipe = |commands: &str| {
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", commands]).env("RESTIC_PASSWORD", "x");
+        bash.env("RESTIC_REPOSITORY", dir.join("restic")).env("XDG_CACHE_HOME", dir);
+        bash.env("GATECTL", gatehouse().with_file_name("gatehouse-agent")).env("DIR", trial.dir());
+        let done = run(&mut bash);
+        assert_eq!(done.code, 0, "{done:?}");
+        done.stdout
+    };
+    let backup = || -> u64 {
+        let said = pipe(
+            "$GATECTL ctl --trial $DIR node backup node1 -o - | zstd -dc \
+             | restic backup --json --stdin --stdin-filename node1.tar",
+        );
+        let summary: Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
+        summary["data_added"].as_u64().expect("a number")
+    };
+    pipe("restic init");
+    let first = backup();
+    assert_eq!(trial.ssh("node1", "echo latest >/root/word; sync").code, 0);
+    let second = backup();
+    println!("restic took {} MiB, and then {} MiB more", first >> 20, second >> 20);
+    assert!(second < first / 4, "{second} of {first}");
+    assert_eq!(trial.ssh("node1", "echo lost >/root/word; sync").code, 0);
+    pipe("restic dump latest node1.tar | zstd -c | $GATECTL ctl --trial $DIR node restore node1 - --replace");
+    within(STARTED, "the node from restic", || {
+        state(trial, "node1") == "running" && trial.ssh("node1", "cat /root/word").stdout == "latest\n"
+    });
 }
 
 fn no_key_is_readable(trial: &Path, file: &Path) {
