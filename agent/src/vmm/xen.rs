@@ -2,6 +2,7 @@
 
 mod domain;
 mod guest;
+mod terminal;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -101,18 +102,19 @@ impl Xen {
         }
     }
 
-    /// Reads a node's console in a process of its own, which ends with the domain.
+    /// Has a node's console in a process of its own, which ends with the domain. With pipes it would show what comes,
+    /// and take no key.
     fn keep_console(&self, node: &NodeName, install: bool) -> Result<(), Fault> {
+        let (ours, theirs) = terminal::make()?;
+        let input = ours.try_clone().doing(|| "sharing a terminal")?;
         let mut child = Command::new("xl")
             .args(["console", node.as_str()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(theirs.try_clone().doing(|| "sharing a terminal")?)
+            .stdout(theirs)
             .stderr(Stdio::null())
             .spawn()
             .doing(|| "starting xl console")?;
-        if let (Some(output), Some(input)) = (child.stdout.take(), child.stdin.take()) {
-            self.consoles.keep(node, install, output, input)?;
-        }
+        self.consoles.keep(node, install, ours, input)?;
         let seen = Arc::clone(&self.seen);
         std::thread::spawn(move || {
             // However it ended: what is known of the domains is no longer sure.
