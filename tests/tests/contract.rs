@@ -16,8 +16,8 @@ use serde_json::Value;
 const INSTALL: Duration = Duration::from_secs(1200);
 const START: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_secs(20);
-/// The agent gives a node a minute to shut down.
-const STOP: Duration = Duration::from_secs(100);
+/// The agent gives a node a minute to shut down, and looks at what comes of it.
+const STOP: Duration = Duration::from_secs(80);
 
 /// A running site, and what must stay as it is while one node of it is mistreated.
 struct Site {
@@ -223,7 +223,7 @@ fn a_node_is_stopped_in_order_and_started(site: &Site) {
     // Not on its disk yet: only a shutdown in order puts it there.
     assert_eq!(site.host.trial.ssh("node2", "echo kept >/root/kept").code, 0);
     site.order(&["node", "stop", "node2"]);
-    within(STOP, "node2 stopped", || state_now(&site.host, "node2") == "stopped");
+    within(STOP + site.soon(), "node2 stopped", || state_now(&site.host, "node2") == "stopped");
     let log = site.order(&["node", "log", "node2", "--lines", "8"]).stdout;
     assert!(log.contains("reboot: "), "it was not shut down in order: {log}");
     // Twice is as good as once.
@@ -241,7 +241,7 @@ fn a_node_that_dies_is_started_again(site: &Site) {
     site.is_whole();
     // While it starts, too.
     site.order(&["node", "restart", "node2"]);
-    within(STOP, "node2 starting", || {
+    within(STOP + site.soon(), "node2 starting", || {
         state_now(&site.host, "node2") == "starting" && site.host.vm("node2").is_some()
     });
     site.host.kill_vm("node2");
@@ -268,7 +268,7 @@ fn running_nodes_are_adopted(site: &Site) {
 
 fn a_start_without_an_agent_goes_on(site: &Site) {
     site.order(&["node", "restart", "node2"]);
-    within(STOP, "node2 starting", || {
+    within(STOP + site.soon(), "node2 starting", || {
         state_now(&site.host, "node2") == "starting" && site.host.vm("node2").is_some()
     });
     let before = site.host.vm("node2");
@@ -301,7 +301,7 @@ fn an_install_is_begun_again(site: &Site) {
 fn a_node_that_does_not_listen_is_ended(site: &Site) {
     site.host.freeze_vm("node2");
     site.order(&["node", "stop", "node2"]);
-    within(STOP, "node2 stopped", || state_now(&site.host, "node2") == "stopped");
+    within(STOP + site.soon(), "node2 stopped", || state_now(&site.host, "node2") == "stopped");
     assert_eq!(site.host.vm("node2"), None);
     site.order(&["node", "start", "node2"]);
     site.is_whole();

@@ -226,9 +226,9 @@ impl Vmm for Xen {
 
     fn stop(&self, node: &NodeName, grace: Duration) -> Result<(), Fault> {
         if !grace.is_zero() && self.power_now(node)? == Power::On {
-            // A node that does not listen is ended below.
-            let _ = tool::run("xl", &["shutdown", node.as_str()]);
             let begun = Instant::now();
+            // A node that does not listen is ended below; xl itself waits a minute for it to answer (libxl's pvcontrol).
+            let _ = tool::run("xl", &["shutdown", node.as_str()]);
             while begun.elapsed() < grace && self.power_now(node)? == Power::On {
                 std::thread::sleep(Duration::from_millis(500));
             }
