@@ -78,6 +78,7 @@ impl Host {
         match self.name {
             Some(name) => {
                 let found = self.trial.ssh(name, &format!("xl domid {node}"));
+                assert_ne!(found.code, 255, "{found:?}");
                 (found.code == 0).then_some(found.stdout)
             }
             None => of_node(self.trial.dir(), node).map(|process| process.pid.to_string()),

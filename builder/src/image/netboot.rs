@@ -21,6 +21,7 @@ use super::SUMS;
 use super::contents::{boot_files, to_json};
 use super::parts::Parts;
 use super::site_part::Content;
+use crate::cache::digest_file;
 use crate::interrupt::Fleeting;
 use crate::tool;
 
@@ -52,7 +53,7 @@ pub fn make(out: &Path, parts: &Parts, contents: &Contents, site: &[Content]) ->
         ("boot.ipxe", ipxe.as_bytes()),
     ];
     let sums = sums(&small, contents);
-    if fs::read(out.join(PXE).join(SUMS)).is_ok_and(|there| there == sums.as_bytes()) {
+    if is_whole(&out.join(PXE), &sums) {
         return Ok(());
     }
     let partial = Fleeting::new(out.join(format!("{PXE}.partial")));
@@ -73,6 +74,15 @@ pub fn make(out: &Path, parts: &Parts, contents: &Contents, site: &[Content]) ->
     tool::run("sync", &["-f", &dir.display().to_string()]).doing(doing)?;
     remove(&out.join(PXE)).doing(doing)?;
     fs::rename(dir, out.join(PXE)).doing(doing)
+}
+
+/// Whether a directory has just these files: one that was damaged is made anew.
+fn is_whole(dir: &Path, sums: &str) -> bool {
+    let matches = |(sha256, path): (&str, &str)| {
+        digest_file(&dir.join(path)).is_ok_and(|(found, _)| found.to_string() == sha256)
+    };
+    fs::read(dir.join(SUMS)).is_ok_and(|there| there == sums.as_bytes())
+        && sums.lines().all(|line| line.split_once("  ").is_some_and(matches))
 }
 
 /// A line for each file, in the order of their names. Of the large ones the list of what is installed knows the digests.
@@ -185,6 +195,16 @@ mod tests {
             );
         }
         assert!(menus.grub(":8080").contains("gatehouse_http=\"$net_default_server\":8080\n"));
+    }
+
+    #[test]
+    fn what_was_damaged_is_not_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let sums = format!("{}  a\n", Digest::of(b"a"));
+        for (name, text, whole) in [("a", "a", false), (SUMS, &*sums, true), ("a", "b", false)] {
+            fs::write(dir.path().join(name), text).expect("written");
+            assert_eq!(is_whole(dir.path(), &sums), whole, "{name}: {text}");
+        }
     }
 
     #[test]
