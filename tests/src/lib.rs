@@ -45,7 +45,8 @@ pub fn cache() -> PathBuf {
     base.join("gatehouse")
 }
 
-/// A copy of a template, so that locks and changes stay out of the source tree.
+/// A copy of a template, so that locks and changes stay out of the source tree; and what somebody locked there stays out
+/// of the tests.
 pub fn site(template: &str, into: &Path) -> PathBuf {
     let to = into.join(template);
     let status = Command::new("cp")
@@ -55,7 +56,10 @@ pub fn site(template: &str, into: &Path) -> PathBuf {
         .status()
         .expect("cp starts");
     assert!(status.success(), "copying the template {template}");
-    to
+    match std::fs::remove_file(to.join("site.lock")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("removing its lock: {error}"),
+        _ => to,
+    }
 }
 
 /// Whether a test can run: a missing program is a reason to skip on a workstation and a failure in CI.

@@ -218,6 +218,7 @@ fn what_was_delivered_can_be_looked_at_and_checked(site: &Path, out: &Path) {
     flip(&pxe.join("grub/uefi.efi"), 5000);
     let bad = run_gatehouse(&["verify", &dir]);
     assert!(bad.code == 5 && bad.stderr.contains("in pxe: grub/uefi.efi has the digest"), "{bad:?}");
+    flip(&pxe.join("grub/uefi.efi"), 5000);
     fs::File::open(&image).and_then(|file| file.set_modified(time)).expect("as it was");
 }
 
