@@ -79,7 +79,7 @@ impl Vmm for Uml {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            max_vcpus: Some(1),
+            max_vcpus: VmmKind::Uml.most_vcpus(),
             memory_while_running: false,
             vcpus_while_running: false,
             disk_rate: VmmKind::Uml.holds_disk_rates(),

@@ -170,7 +170,7 @@ impl Vmm for Xen {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            max_vcpus: None,
+            max_vcpus: VmmKind::Xen.most_vcpus(),
             memory_while_running: true,
             vcpus_while_running: true,
             disk_rate: VmmKind::Xen.holds_disk_rates(),

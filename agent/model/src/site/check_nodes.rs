@@ -168,7 +168,7 @@ fn node_parts(
         inside(r, "node.address", subnet, address);
     }
     let memory = whole_mib(r, section, "memory");
-    let vcpus = section.number(r, "vcpus", 1, 128).unwrap_or(1);
+    let vcpus = vcpus(r, section, vmm);
     let limits = limits(r, section, vmm);
     let role = section.read(r, "role", values::role).map(|at| at.value).unwrap_or_default();
     let autostart = section.flag(r, "autostart").unwrap_or(true);
@@ -185,6 +185,16 @@ fn node_parts(
     let disk = whole_mib(r, section, "disk");
     let disk = section.require(r, "disk", disk, "\"4GiB\"");
     NodeParts { name, address, mac, memory, vcpus, disk, limits, role, autostart, machine: None }
+}
+
+/// A node on a machine of its own has what that has, whichever vmm the others run under.
+fn vcpus(r: &mut Reader, section: &Section<'_>, vmm: VmmKind) -> u32 {
+    let vcpus = section.number(r, "vcpus", 1, 128).unwrap_or(1);
+    if let Some(most) = vmm.most_vcpus().filter(|most| vcpus > *most && !section.has("machine")) {
+        let what = format!("{}: {vmm} gives a node at most {most}; write {most}", section.path("vcpus"));
+        r.problem(section.line_of(r, "vcpus"), what);
+    }
+    vcpus
 }
 
 fn mac(r: &mut Reader, section: &Section<'_>, instead: &str) -> Option<At<Mac>> {

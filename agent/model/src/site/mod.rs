@@ -241,6 +241,14 @@ impl VmmKind {
     pub const fn holds_disk_rates(self) -> bool {
         !matches!(self, Self::Xen)
     }
+
+    /// The most virtual processors a node may have; none: no limit of its own. Debian's User Mode Linux is built for one.
+    pub const fn most_vcpus(self) -> Option<u32> {
+        match self {
+            Self::Uml => Some(1),
+            Self::Xen | Self::Kvm => None,
+        }
+    }
 }
 
 impl std::fmt::Display for VmmKind {

@@ -59,11 +59,13 @@ fn a_site_comes_to_a_machine_with_another_vmm() {
     let dir = tempfile::tempdir().expect("a directory");
     let paths = host(dir.path(), "old");
     let with_rate = SITE.replace("vcpus = 1\n", "disk-rate = \"1MiB/s\"\n").replace("\"xen\"", "\"kvm\"");
+    let with_two = SITE.replace("vcpus = 1\n", "vcpus = 2\n");
     for (text, vmm, expected) in [
         (SITE, VmmKind::Xen, Ok((None, VmmKind::Xen))),
         (SITE, VmmKind::Kvm, Ok((Some(VmmKind::Xen), VmmKind::Kvm))),
         (&with_rate, VmmKind::Kvm, Ok((None, VmmKind::Kvm))),
         (&with_rate, VmmKind::Xen, Err(Exit::Problem)),
+        (&with_two, VmmKind::Uml, Err(Exit::Problem)),
     ] {
         write_whole(&paths.site().join("site.toml"), text.as_bytes(), 0o644).expect("written");
         let (bytes, ..) = back_up(&paths, &read_site(&paths.site()).expect("a site")).expect("backed up");

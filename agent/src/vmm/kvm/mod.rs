@@ -98,7 +98,7 @@ impl Vmm for Kvm {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            max_vcpus: None,
+            max_vcpus: VmmKind::Kvm.most_vcpus(),
             memory_while_running: false,
             vcpus_while_running: false,
             disk_rate: VmmKind::Kvm.holds_disk_rates(),
