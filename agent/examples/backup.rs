@@ -34,7 +34,13 @@ fn write(store: &Path, to: &Path) -> Result<(), Fault> {
         vmm: VmmKind::Uml,
         node: serde_json::Value::Null,
         mac: "02:00:5e:00:00:01".parse().map_err(Fault::new)?,
-        record: Record { profile: String::new(), root: String::new(), seconds: 0.0, phases: Vec::new() },
+        record: Record {
+            profile: String::new(),
+            root: String::new(),
+            seconds: 0.0,
+            phases: Vec::new(),
+            restored: None,
+        },
         state: Wholeness::Off,
         stores: vec![Store { name: "disk0".into(), bytes, data }],
     };

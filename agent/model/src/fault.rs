@@ -3,10 +3,13 @@
 use std::error::Error;
 use std::fmt::{self, Write as _};
 
+use serde::{Deserialize, Serialize};
+
 use crate::Problem;
 
 /// The process's exit status; the numbers are part of the interface (DESIGN, commands of the builder).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Exit {
     /// Done, or nothing to do.
     Done = 0,

@@ -176,7 +176,10 @@ impl Keeper {
 }
 
 /// Whether the machine carries a site: else the next start would refuse it, and nobody would be there to see.
-fn fits(site: &Site, paths: &Paths) -> Result<(), Fault> {
+///
+/// # Errors
+/// It does not; all reasons.
+pub fn fits(site: &Site, paths: &Paths) -> Result<(), Fault> {
     let args = command::kernel_args()?;
     let mut problems: Vec<Problem> = plan(site, &survey::of_this_machine(&args), &args)
         .err()

@@ -1,4 +1,5 @@
 //! Changes single values in the text of `site.toml`, of a node or of the host: what people have written around them stays.
+//! A site that comes to another machine keeps what is said of that.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::VmmKind;
+use super::{Site, SiteFile, VmmKind};
 use crate::{NodeName, Problem};
 
 /// What becomes of a key of a node.
@@ -43,8 +44,37 @@ pub fn edit_node(text: &str, node: &NodeName, settings: &Settings) -> Result<Str
 ///
 /// # Errors
 /// The host's section is not one that a line can be put into.
-pub fn edit_vmm(text: &str, vmm: VmmKind) -> Result<String, Problem> {
+fn edit_vmm(text: &str, vmm: VmmKind) -> Result<String, Problem> {
     edit(text, Place::Host, "vmm", &Setting::Text(vmm.to_string()))
+}
+
+/// The text of `site.toml` of a site that comes to another machine, whose own is `own`: what is of the machine is taken from
+/// there, and named. The text is written anew, without its comments, where more than `host.vmm` differs.
+///
+/// # Errors
+/// One of the two is wrong, or the host's section is not one that a line can be put into.
+pub fn keep_machine(text: &str, own: &str) -> Result<(String, Vec<&'static str>), Vec<Problem>> {
+    let vmm = |text| Site::parse(text).map(|site| site.host.vmm);
+    let (had, has) = (vmm(text)?, vmm(own)?);
+    let (mut site, own) = (SiteFile::parse(text)?, SiteFile::parse(own)?);
+    let mut kept = Vec::new();
+    keep(&mut site.matches, own.matches, "[match]", &mut kept);
+    keep(&mut site.install, own.install, "[install]", &mut kept);
+    keep(&mut site.disk, own.disk, "[[disk]]", &mut kept);
+    keep(&mut site.network.nic, own.network.nic, "[network.nic]", &mut kept);
+    let mut text = if kept.is_empty() { text.to_owned() } else { site.to_text() };
+    if had != has {
+        text = edit_vmm(&text, has).map_err(|problem| vec![problem])?;
+        kept.push("host.vmm");
+    }
+    Ok((text, kept))
+}
+
+fn keep<T: PartialEq>(site: &mut T, own: T, name: &'static str, kept: &mut Vec<&'static str>) {
+    if *site != own {
+        *site = own;
+        kept.push(name);
+    }
 }
 
 /// Whose section it is.
@@ -174,6 +204,21 @@ mod tests {
         ] {
             assert_eq!(edit_vmm(from, VmmKind::Kvm).as_deref(), Ok(to));
         }
+    }
+
+    #[test]
+    fn a_site_on_another_machine_keeps_what_is_of_that() {
+        let own = include_str!("../../../../site-templates/minimal/site.toml");
+        assert_eq!(keep_machine(own, own), Ok((own.to_owned(), vec![])));
+        let kvm = own.replace("vmm = \"xen\"", "vmm = \"kvm\"");
+        assert_eq!(keep_machine(own, &kvm), Ok((kvm.clone(), vec!["host.vmm"])));
+        let other =
+            own.replace("\n[[disk]]\n", "\n[[disk]]\nserial = \"OLD\"\n").replace("0.0.2.21", "0.0.2.22");
+        let (text, kept) = keep_machine(&other, &kvm).expect("right");
+        assert_eq!(kept, ["[[disk]]", "host.vmm"]);
+        let (now, expected) = (Site::parse(&text).expect("right"), Site::parse(&kvm).expect("right"));
+        assert_eq!((&now.disk, now.host.vmm), (&expected.disk, VmmKind::Kvm));
+        assert_ne!(now.nodes[0].address, expected.nodes[0].address);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Mac, NodeName, Size, Subject};
 
 pub use boot::{BOOT_CFG, boot_cfg};
-pub use edit::{Setting, Settings, edit_node, edit_vmm};
+pub use edit::{Setting, Settings, edit_node, keep_machine};
 pub use file::SiteFile;
 pub use header::{ACK_PORT, HTTP_PORT, Header, LCFG_SERVER_PORT, NOTIFY_PORT};
 pub use limits::{Limits, WEIGHT};

@@ -16,22 +16,25 @@ const LINES: u64 = 10;
 
 /// Set by the first Ctrl-C; the second one ends the program as it stands.
 #[derive(Clone, Debug)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt {
+    set: Arc<AtomicBool>,
+    stays: &'static str,
+}
 
 impl Interrupt {
     /// Does something that Ctrl-C ends. At a terminal it reaches ssh as well, so that a pipe may break before anybody looks:
-    /// what is told then is why.
+    /// what is told then is why, and what of it stays.
     ///
     /// # Errors
     /// What `work` ends with; somebody pressed Ctrl-C; the system does not let us listen.
-    pub fn during<T>(work: impl FnOnce(&Self) -> Result<T, Fault>) -> Result<T, Fault> {
+    pub fn during<T>(stays: &'static str, work: impl FnOnce(&Self) -> Result<T, Fault>) -> Result<T, Fault> {
         let set = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&set))
                 .and_then(|_| flag::register(signal, Arc::clone(&set)))
                 .doing(|| "listening for Ctrl-C")?;
         }
-        let interrupt = Self(set);
+        let interrupt = Self { set, stays };
         work(&interrupt).map_err(|fault| interrupt.check().err().unwrap_or(fault))
     }
 
@@ -40,8 +43,8 @@ impl Interrupt {
     /// # Errors
     /// It was pressed.
     pub fn check(&self) -> Result<(), Fault> {
-        if self.0.load(Ordering::Relaxed) {
-            return Err(Fault::new("interrupted; nothing of it is left"));
+        if self.set.load(Ordering::Relaxed) {
+            return Err(Fault::new(format!("interrupted; {}", self.stays)));
         }
         Ok(())
     }

@@ -21,6 +21,9 @@ use crate::host::backup::manifest::{Manifest, Of, Wholeness};
 use crate::host::backup::reader::{self, Take};
 use crate::paths::Paths;
 
+/// What stays of a backup that is given up.
+const NOTHING: &str = "nothing of it is left";
+
 /// `gatectl node backup`.
 #[derive(Args, Clone, Debug)]
 pub struct NodeBackupControl {
@@ -123,7 +126,8 @@ pub enum BackupControl {
 pub(super) fn back_up_node(paths: &Paths, options: &NodeBackupControl) -> Result<(), Fault> {
     one_or_the_other(&options.output, options.json)?;
     let place = (&options.output, options.torn);
-    let done = Interrupt::during(|interrupt| node::backup(paths, &options.node, place, interrupt))?;
+    let work = |interrupt: &Interrupt| node::backup(paths, &options.node, place, interrupt);
+    let done = Interrupt::during(NOTHING, work)?;
     show_written(&done, &options.output, options.json)
 }
 
@@ -147,7 +151,8 @@ fn show_written(done: &Done, place: &Place, as_json: bool) -> Result<(), Fault> 
 /// Restores a node.
 pub(super) fn restore_node(paths: &Paths, options: &NodeRestoreControl) -> Result<(), Fault> {
     let place = (&options.from, options.replace);
-    let done = Interrupt::during(|interrupt| node::restore(paths, &options.node, place, interrupt))?;
+    let work = |interrupt: &Interrupt| node::restore(paths, &options.node, place, interrupt);
+    let done = Interrupt::during("what has not come in whole is thrown away", work)?;
     if done.state == Some(Wholeness::Torn) {
         eprintln!("what this backup holds may not fit together: {}", Wholeness::Torn);
     }
@@ -161,14 +166,17 @@ pub(super) fn run(paths: &Paths, options: &BackupOptions) -> Result<(), Fault> {
         (Some(BackupControl::Verify { from, json }), _) => verify(from, *json),
         (None, Some(Place::File(dir))) if options.all => {
             let mut tell = |done: &Done| show(done, "is in", options.json);
-            Interrupt::during(|interrupt| host::back_up_all(paths, (dir, options.torn), interrupt, &mut tell))
+            Interrupt::during("what is told to be in the directory is whole", |interrupt| {
+                host::back_up_all(paths, (dir, options.torn), interrupt, &mut tell)
+            })
         }
         (None, Some(place)) if options.all => {
             Err(Fault::new(format!("{place} is no directory")).help("name one with -o").exit(Exit::Problem))
         }
         (None, Some(place)) => {
             one_or_the_other(place, options.json)?;
-            show_written(&host::back_up(paths, place)?, place, options.json)
+            let done = Interrupt::during(NOTHING, |interrupt| host::back_up(paths, place, interrupt))?;
+            show_written(&done, place, options.json)
         }
         (None, None) => {
             Err(Fault::new("where to is not said").help("name a file with -o").exit(Exit::Problem))
@@ -184,8 +192,13 @@ pub(super) fn restore(paths: &Paths, options: &RestoreOptions) -> Result<(), Fau
     };
     let place = dir.map_or_else(|| options.from.clone(), |dir| Place::File(host::host_in(dir)));
     let mut tell = |done: &Done| show(done, "is restored from", options.json);
-    match host::restore(paths, &place, options.identity.as_deref(), options.replace)? {
+    let how = host::How { replace: options.replace, go_on: dir.is_some() };
+    match host::restore(paths, &place, options.identity.as_deref(), how)? {
         Became::It(done) => tell(&done)?,
+        Became::Already => {
+            let anew = if dir.is_none() { "; --replace restores it anew" } else { "" };
+            eprintln!("this machine is that host already, and nothing of it is changed{anew}");
+        }
         Became::Later(done) => {
             tell(&done)?;
             eprintln!(
@@ -195,7 +208,7 @@ pub(super) fn restore(paths: &Paths, options: &RestoreOptions) -> Result<(), Fau
         }
     }
     if let Some(dir) = dir {
-        return Interrupt::during(|interrupt| {
+        return Interrupt::during("the same command goes on", |interrupt| {
             host::restore_nodes(paths, (dir, options.replace), interrupt, &mut tell)
         });
     }
@@ -244,7 +257,7 @@ fn describe(manifest: &Manifest) -> String {
 
 fn verify(from: &Place, as_json: bool) -> Result<(), Fault> {
     let begun = std::time::Instant::now();
-    let whole = Interrupt::during(|interrupt| {
+    let whole = Interrupt::during("nothing was found to be wrong until there", |interrupt| {
         let mut looking = Looking { bar: None, interrupt: interrupt.clone() };
         reader::read(from.read()?, &mut looking).doing(|| format!("verifying {from}"))
     })?;

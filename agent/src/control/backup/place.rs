@@ -159,7 +159,7 @@ impl Out {
                 Target::File { file, path: path.clone() }
             }
             Place::Ssh { host, port, path } => {
-                let command = format!("umask 077 && exec cat >{}", quoted(&format!("{path}.partial")));
+                let command = format!("umask 077 && exec cat >{}", quoted(&partial_name(path)));
                 let mut ssh = Place::ssh(host, *port, &command);
                 let child =
                     ssh.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().doing(|| "starting ssh")?;
@@ -188,7 +188,7 @@ impl Out {
                 drop(child.stdin.take());
                 ended(child.wait().doing(doing)?).doing(doing)?;
                 // Not before: what ends early for want of a connection must not get the name.
-                let (from, to) = (quoted(&format!("{path}.partial")), quoted(path));
+                let (from, to) = (quoted(&partial_name(path)), quoted(path));
                 let command = format!("sync {from} && mv {from} {to}");
                 ended(Place::ssh(host, *port, &command).status().doing(doing)?).doing(doing)?;
             }
@@ -232,7 +232,7 @@ impl Drop for Out {
             Target::Ssh { child, host, port, path } => {
                 let _ = child.kill();
                 let _ = child.wait();
-                let command = format!("rm -f {}", quoted(&format!("{path}.partial")));
+                let command = format!("rm -f {}", quoted(&partial_name(path)));
                 let _ = Place::ssh(host, *port, &command).stdin(Stdio::null()).status();
             }
             Target::Pipe(_) | Target::Done => {}
@@ -240,10 +240,13 @@ impl Drop for Out {
     }
 }
 
+/// A name that no other backup to the same place has.
+fn partial_name(name: &str) -> String {
+    format!("{name}.{}.partial", std::process::id())
+}
+
 fn partial(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    path.with_file_name(name)
+    path.with_file_name(partial_name(&path.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 /// A path as a word of a shell's.

@@ -15,6 +15,7 @@ use super::swap::Places;
 use crate::control::Backups;
 use crate::control::board::{Board, NodeState, now_millis};
 use crate::current::Current;
+use crate::host::lifecycle::record::Record;
 use crate::host::lifecycle::{Lifecycle, room};
 use crate::paths::Paths;
 use crate::server::orders::Orders;
@@ -54,6 +55,7 @@ pub struct Taken {
 pub struct Reception {
     places: Places,
     node: NodeBackup,
+    made: u64,
     kept: bool,
 }
 
@@ -94,12 +96,13 @@ impl Backups for Desk {
         let backup = fits(manifest, &node, self.authority, has)?.clone();
         room::check_for(&self.paths.vms, manifest.data())?;
         places.receive()?;
-        Ok(Reception { places, node: backup, kept: false })
+        Ok(Reception { places, node: backup, made: manifest.made, kept: false })
     }
 
     fn put(&self, mut reception: Reception) -> Result<(), Fault> {
         let name = reception.node.name.clone();
-        let record = serde_json::to_vec_pretty(&reception.node.record).doing(|| "writing installed.json")?;
+        let record = Record { restored: Some(reception.made), ..reception.node.record.clone() };
+        let record = serde_json::to_vec_pretty(&record).doing(|| "writing installed.json")?;
         reception.places.commit(&record)?;
         reception.kept = true;
         self.board.say(&format!("node/{name}"), "restoring", State::Started, "");
@@ -206,11 +209,12 @@ impl Desk {
         let answer = order.and_then(|pending| pending.wait(THAWING));
         let seconds = frozen.since.elapsed().as_secs_f64();
         let (state, words, held) = match answer {
+            // A client that was started anew meanwhile has let go, whatever the time says.
             Ok(Some(Outcome::Thawed(held))) => (State::Succeeded, format!("{seconds:.1} s"), held),
-            _ => (State::Failed, "it has not said that it goes on; it does so by itself".to_owned(), false),
+            _ => (State::Failed, "it has not said that it goes on; it does so by itself".to_owned(), surely),
         };
         self.board.say(&format!("node/{name}"), "freezing", state, words);
-        held || surely
+        held
     }
 }
 

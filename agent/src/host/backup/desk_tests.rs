@@ -5,7 +5,13 @@ use crate::host::lifecycle::record::Record;
 use crate::server::sample_site;
 
 fn manifest(node: &Node, authority: Digest) -> Manifest {
-    let record = Record { profile: "x".into(), root: "PARTUUID=1".into(), seconds: 1.0, phases: vec![] };
+    let record = Record {
+        profile: "x".into(),
+        root: "PARTUUID=1".into(),
+        seconds: 1.0,
+        phases: vec![],
+        restored: None,
+    };
     let store = Store { name: "disk0".into(), bytes: node.disk.as_bytes(), data: 1 };
     let backup = NodeBackup {
         name: node.name.clone(),

@@ -4,6 +4,7 @@
 //! ```text
 //! state/…  vms/<machine>/conf/…  ─► age ─► anywhere ─► state/restoring ─► checked ─► state/restored
 //!                                                        ─► at the agent's next start: in place, old things aside
+//! state/restored-from.json       what that backup said of itself
 //! ```
 
 use std::fs::{self, DirBuilder, File};
@@ -11,7 +12,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use gatehouse_model::site::{VmmKind, edit_vmm};
+use gatehouse_model::site::keep_machine;
 use gatehouse_model::{Digest, Doing as _, Exit, Fault, NodeName, Site};
 
 use super::manifest::{HostBackup, Manifest, Of, SCHEMA};
@@ -31,6 +32,8 @@ use crate::paths::Paths;
 /// of its install.
 const KEPT: [&str; 8] = ["authority", "grid", "host", "pool", "profiles", "secrets", "site", "site.git"];
 const LAST: &str = "site.git/objects";
+/// The manifest of the backup that a host was restored from.
+const FROM: &str = "restored-from.json";
 
 /// One file.
 struct Piece {
@@ -47,6 +50,21 @@ pub fn authority(paths: &Paths) -> Result<Option<Digest>, Fault> {
     let path = paths.state.join("authority/ca.crt");
     match fs::read(&path) {
         Ok(bytes) => Ok(Some(Digest::of(&bytes))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).doing(|| format!("reading {}", path.display())),
+    }
+}
+
+/// What the backup says of itself that this host was restored from last; none where it never was.
+///
+/// # Errors
+/// It cannot be read.
+pub fn restored_from(paths: &Paths) -> Result<Option<Manifest>, Fault> {
+    let path = paths.state.join(FROM);
+    match fs::read(&path) {
+        Ok(bytes) => {
+            Ok(Some(serde_json::from_slice(&bytes).doing(|| format!("reading {}", path.display()))?))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).doing(|| format!("reading {}", path.display())),
     }
@@ -115,12 +133,15 @@ fn walk(dir: &Path, name: &str, pieces: &mut Vec<Piece>) -> Result<(), Fault> {
     for entry in entries {
         let name = format!("{name}/{}", entry.file_name().to_string_lossy());
         let path = entry.path();
-        let meta = entry.metadata().doing(|| format!("reading {}", path.display()))?;
+        let meta = match entry.metadata() {
+            // What is written anew all the time may go between two looks.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            meta => meta.doing(|| format!("reading {}", path.display()))?,
+        };
         if meta.is_dir() && name != format!("state/{LAST}") {
             walk(&path, &name, pieces)?;
         } else if meta.is_file() {
             let bytes = match fs::read(&path) {
-                // What is written anew all the time may go between two looks.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 bytes => bytes.doing(|| format!("reading {}", path.display()))?,
             };
@@ -158,25 +179,24 @@ impl Arrival {
         Ok(Self { dir, to: restored(paths), committed: false })
     }
 
-    /// Has the site that came in run its nodes under this vmm, which is this machine's: its image has no other. Answers the
-    /// one that it had, if that was another.
+    /// Has the site that came in keep what this machine's site says of the machine: its disk and NIC, and its vmm, as its
+    /// image has no other. Answers the site, and which of that differed.
     ///
     /// # Errors
-    /// Its nodes ask for what this one lacks.
-    pub fn suit(&self, vmm: VmmKind) -> Result<Option<VmmKind>, Fault> {
+    /// Its nodes ask for what this machine's vmm lacks.
+    pub fn suit(&self, own: &Path) -> Result<(Site, Vec<&'static str>), Fault> {
         let path = self.dir.join("state/site/site.toml");
-        let text = fs::read_to_string(&path).doing(|| "reading site.toml of the backup")?;
-        let had = Site::parse(&text).map_err(Fault::of_problems)?.host.vmm;
-        if had == vmm {
-            return Ok(None);
-        }
-        let changed = edit_vmm(&text, vmm).map_err(|problem| Fault::of_problems(vec![problem]))?;
-        Site::parse(&changed).map_err(|problems| {
+        let read = |path: &Path| fs::read_to_string(path).doing(|| format!("reading {}", path.display()));
+        let (text, own) = (read(&path)?, read(&own.join("site.toml"))?);
+        let (changed, kept) = keep_machine(&text, &own).map_err(Fault::of_problems)?;
+        let site = Site::parse(&changed).map_err(|problems| {
             Fault::of_problems(problems)
-                .help(format!("a machine with an image for {had} takes the backup as it is"))
+                .help("a machine with an image for the vmm of that site takes it as it is")
         })?;
-        write_whole(&path, changed.as_bytes(), import::mode("site.toml"))?;
-        Ok(Some(had))
+        if !kept.is_empty() {
+            write_whole(&path, changed.as_bytes(), import::mode("site.toml"))?;
+        }
+        Ok((site, kept))
     }
 
     /// What has come in counts from the agent's next start on.
@@ -211,7 +231,10 @@ impl Drop for Arrival {
 impl Take for Arrival {
     fn manifest(&mut self, manifest: &Manifest) -> Result<(), Fault> {
         match &manifest.of {
-            Of::Host(_) => Ok(()),
+            Of::Host(_) => {
+                let json = serde_json::to_vec_pretty(manifest).doing(|| "writing the manifest")?;
+                write_whole(&self.dir.join(FROM), &json, 0o600)
+            }
             Of::Node(node) => Err(Fault::new(format!("this is the backup of node {}", node.name))
                 .help(format!("use `gatectl node restore {}` for it", node.name))
                 .exit(Exit::Problem)),
@@ -282,14 +305,12 @@ pub fn take_up(paths: &Paths) -> Result<bool, Fault> {
         for name in KEPT {
             put(&from.join("state").join(name), &paths.state.join(name), &aside.join(name))?;
         }
+        put(&from.join(FROM), &paths.state.join(FROM), &aside.join(FROM))?;
         for node in site.machines() {
             let conf = paths.conf(&node.name);
-            fs::create_dir_all(conf.parent().unwrap_or(&paths.vms))?;
-            put(
-                &from.join("vms").join(node.name.as_str()).join("conf"),
-                &conf,
-                &aside.join(node.name.as_str()),
-            )?;
+            let arrived = conf.with_extension("restored");
+            bring(&from.join("vms").join(node.name.as_str()).join("conf"), &arrived)?;
+            put(&arrived, &conf, &conf.with_extension("replaced"))?;
         }
         sync(&paths.state)?;
         if let (Some(before), Some(etc)) = (&before, &paths.etc) {
@@ -307,6 +328,25 @@ fn await_restore(paths: &Paths, node: &NodeName) -> Result<(), Fault> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Copies a directory of files to another filesystem and removes it here: whole under its name, or not there.
+fn bring(from: &Path, to: &Path) -> Result<(), Fault> {
+    if !from.is_dir() {
+        return Ok(());
+    }
+    let partial = to.with_extension("restoring");
+    remove(&partial)?;
+    let doing = || format!("making {}", to.display());
+    fs::create_dir_all(&partial).doing(doing)?;
+    for entry in fs::read_dir(from).doing(doing)? {
+        let entry = entry.doing(doing)?;
+        let (bytes, mode) = (fs::read(entry.path()), entry.metadata().doing(doing)?.permissions().mode());
+        write_whole(&partial.join(entry.file_name()), &bytes.doing(doing)?, mode & 0o777)?;
+    }
+    remove(to)?;
+    fs::rename(&partial, to).and_then(|()| sync(to.parent().unwrap_or(Path::new("/")))).doing(doing)?;
+    remove(from)
 }
 
 /// Moves something to its place, and what is there aside; nothing where it has been moved.

@@ -1,3 +1,5 @@
+use gatehouse_model::site::VmmKind;
+
 use super::*;
 use crate::host::backup::reader;
 
@@ -60,21 +62,54 @@ fn a_site_comes_to_a_machine_with_another_vmm() {
     let paths = host(dir.path(), "old");
     let with_rate = SITE.replace("vcpus = 1\n", "disk-rate = \"1MiB/s\"\n").replace("\"xen\"", "\"kvm\"");
     let with_two = SITE.replace("vcpus = 1\n", "vcpus = 2\n");
+    let own = dir.path().join("own");
     for (text, vmm, expected) in [
-        (SITE, VmmKind::Xen, Ok((None, VmmKind::Xen))),
-        (SITE, VmmKind::Kvm, Ok((Some(VmmKind::Xen), VmmKind::Kvm))),
-        (&with_rate, VmmKind::Kvm, Ok((None, VmmKind::Kvm))),
-        (&with_rate, VmmKind::Xen, Err(Exit::Problem)),
-        (&with_two, VmmKind::Uml, Err(Exit::Problem)),
+        (SITE, "xen", Ok((vec![], VmmKind::Xen))),
+        (SITE, "kvm", Ok((vec!["host.vmm"], VmmKind::Kvm))),
+        (&with_rate, "kvm", Ok((vec![], VmmKind::Kvm))),
+        (&with_rate, "xen", Err(Exit::Problem)),
+        (&with_two, "uml", Err(Exit::Problem)),
     ] {
+        let here = SITE.replace("\"xen\"", &format!("\"{vmm}\""));
+        write_whole(&own.join("site.toml"), here.as_bytes(), 0o644).expect("written");
         write_whole(&paths.site().join("site.toml"), text.as_bytes(), 0o644).expect("written");
         let (bytes, ..) = back_up(&paths, &read_site(&paths.site()).expect("a site")).expect("backed up");
         let mut arrival = Arrival::begin(&paths).expect("room");
         reader::read(&bytes[..], &mut arrival).expect("whole");
-        let found = arrival.suit(vmm);
-        let now = || read_site(&paths.state.join("restoring/state/site")).expect("a site").host.vmm;
-        assert_eq!(found.map(|had| (had, now())).map_err(|fault| fault.exit_status()), expected);
+        let found = arrival.suit(&own).map_err(|fault| fault.exit_status());
+        assert_eq!(found.clone().map(|(site, kept)| (kept, site.host.vmm)), expected);
+        let arrived = read_site(&paths.state.join("restoring/state/site")).expect("a site");
+        assert!(found.is_err() || found.is_ok_and(|(site, _)| site == arrived));
     }
+}
+
+/// As on a host: state is one filesystem, the nodes' are another. What is known of a machine of its own comes with the host,
+/// also where the power is cut in the middle.
+#[test]
+fn what_is_known_of_a_machine_of_its_own_comes_along() {
+    let (one, other) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
+    let stores = tempfile::tempdir_in("/dev/shm").expect("another filesystem");
+    let machine =
+        "\n[[node]]\nname = \"m1\"\naddress = \"10.0.2.22\"\nmachine = { mac = \"00:16:3e:12:34:56\" }\n";
+    let (old, mut new) = (host(one.path(), "old"), host(other.path(), "new"));
+    new.vms = stores.path().to_owned();
+    write_whole(&old.site().join("site.toml"), (SITE.to_owned() + machine).as_bytes(), 0o644)
+        .expect("written");
+    let node: NodeName = "m1".parse().expect("a name");
+    for (paths, words) in [(&old, "old"), (&new, "new")] {
+        write_whole(&Record::path(paths, &node), words.as_bytes(), 0o644).expect("written");
+    }
+    let (bytes, manifest, _) = back_up(&old, &read_site(&old.site()).expect("a site")).expect("backed up");
+    let mut arrival = Arrival::begin(&new).expect("room");
+    reader::read(&bytes[..], &mut arrival).expect("whole");
+    arrival.commit().expect("committed");
+    // A cut between its two halves.
+    let conf = new.conf(&node);
+    bring(&new.state.join("restored/vms/m1/conf"), &conf.with_extension("restored")).expect("brought");
+    assert!(take_up(&new).expect("put in place") && !take_up(&new).expect("once"));
+    assert_eq!(text(&Record::path(&new, &node)), "old");
+    assert_eq!(text(&conf.with_extension("replaced").join("installed.json")), "new");
+    assert_eq!(restored_from(&new).expect("read"), Some(manifest));
 }
 
 #[test]

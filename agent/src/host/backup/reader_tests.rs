@@ -54,7 +54,7 @@ fn manifest(store: &File) -> Manifest {
             vmm: VmmKind::Uml,
             node: serde_json::Value::Null,
             mac: "02:00:5e:00:00:01".parse().expect("a mac"),
-            record: Record { profile: "x".into(), root: "PARTUUID=1".into(), seconds: 1.5, phases: vec![] },
+            record: Record { profile: "x".into(), root: "PARTUUID=1".into(), seconds: 1.5, phases: vec![], restored: None },
             state: Wholeness::Off,
             stores: vec![Store { name: "disk0".into(), bytes, data }],
         }),

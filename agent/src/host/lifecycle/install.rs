@@ -33,7 +33,7 @@ impl Lifecycle {
         let (ack, begun) = self.run_to_end(node).doing(|| format!("installing node {}", node.name))?;
         let seconds = begun.elapsed().as_secs_f64();
         let root = ack.root.ok_or_else(|| Fault::new(format!("node {} did not name its root", node.name)))?;
-        let record = Record { profile: ack.profile, root, seconds, phases: ack.phases };
+        let record = Record { profile: ack.profile, root, seconds, phases: ack.phases, restored: None };
         record.save(&self.means.paths, &node.name)?;
         board.update(&node.name, |status| {
             status.state = NodeState::Stopped;

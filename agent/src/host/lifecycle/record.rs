@@ -21,6 +21,9 @@ pub struct Record {
     pub seconds: f64,
     /// The parts of it.
     pub phases: Vec<PhaseTime>,
+    /// When the backup was made that its disks came back from, in milliseconds since 1970; none where they never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<u64>,
 }
 
 impl Record {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use gatehouse_model::site::Node;
-use gatehouse_model::{Doing as _, Exit, Fault, NodeName};
+use gatehouse_model::{Doing as _, Exit, Fault, NodeName, Refusal};
 
 use super::record::Record;
 use super::{Lifecycle, STOP_GRACE, Wanted, next_step};
@@ -38,6 +38,18 @@ impl Lifecycle {
         Ok(())
     }
 
+    /// A node that waits for its backup would be installed.
+    fn may_start(&self, node: &NodeName) -> Result<(), Fault> {
+        self.known_vm(node)?;
+        if !self.awaits(node) {
+            return Ok(());
+        }
+        let help = format!(
+            "bring it back with `gatectl node restore {node} FILE`; `gatectl node install {node}` does without"
+        );
+        Err(Refusal::new(format!("{node} waits for its backup"), help).into())
+    }
+
     /// Stops a node before it is begun anew: whoever looks then must not be told what was before.
     fn stop_now(&self, node: &NodeName) -> Result<(), Fault> {
         self.want(node, Wanted::Stopped);
@@ -59,7 +71,7 @@ impl Lifecycle {
 
 impl Steward for Lifecycle {
     fn start_node(&self, node: &NodeName) -> Result<(), Fault> {
-        self.known_vm(node)?;
+        self.may_start(node)?;
         self.want(node, Wanted::Running);
         Ok(())
     }
@@ -71,7 +83,7 @@ impl Steward for Lifecycle {
     }
 
     fn restart_node(&self, node: &NodeName) -> Result<(), Fault> {
-        self.known_vm(node)?;
+        self.may_start(node)?;
         self.stop_now(node)?;
         self.want(node, Wanted::Running);
         Ok(())
