@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use gatehouse_model::evaluation::{Counts, Evaluation};
 use gatehouse_model::site::Settings;
-use gatehouse_model::{Event, Exit, Fault, NodeName, Problem, Refusal};
+use gatehouse_model::{Event, Exit, Fault, NodeName, Problem};
 use serde::{Deserialize, Serialize};
 
 use super::board::Status;
@@ -146,17 +146,15 @@ pub enum Answer {
     Place(PathBuf),
     /// It is done, or on its way.
     Done,
-    /// It is not; the message of the fault.
-    Fault(String),
-    /// It will not be done as things are.
-    Refusal {
-        /// The fact.
+    /// It is not, or it will not be done as things are, or the request itself is wrong.
+    Fault {
+        /// The message.
         what: String,
-        /// What to do, so that it will.
-        help: String,
+        /// What to do, if there is something.
+        help: Option<String>,
+        /// What the asking program ends with.
+        exit: Exit,
     },
-    /// The request itself is wrong; what to ask instead.
-    Problem(String),
     /// What is wrong with the files that were brought.
     Problems(Vec<Problem>),
 }
@@ -168,9 +166,13 @@ impl Answer {
     /// The answer is one.
     pub fn into_result(self) -> Result<Self, Fault> {
         match self {
-            Self::Fault(text) => Err(Fault::new(text)),
-            Self::Refusal { what, help } => Err(Refusal::new(what, help).into()),
-            Self::Problem(text) => Err(Fault::new(text).exit(Exit::Problem)),
+            Self::Fault { what, help, exit } => {
+                let fault = Fault::new(what).exit(exit);
+                Err(match help {
+                    Some(help) => fault.help(help),
+                    None => fault,
+                })
+            }
             Self::Problems(all) => Err(Fault::of_problems(all)),
             good => Ok(good),
         }

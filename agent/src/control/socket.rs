@@ -130,10 +130,8 @@ fn converse(stream: UnixStream, answerers: &Answerers) -> std::io::Result<()> {
             Ok(request) => say(&mut writer, &answer(&request, answerers))?,
             Err(error) => {
                 // What follows a line that is too long is no request either.
-                return say(
-                    &mut writer,
-                    &Answer::Problem(format!("this is no request of the control socket: {error}")),
-                );
+                let what = format!("this is no request of the control socket: {error}");
+                return say(&mut writer, &refusal(Fault::new(what).exit(Exit::Problem)));
             }
         }
     }
@@ -188,12 +186,10 @@ fn answer_of_site(request: &Request, changes: &dyn Changes) -> Result<Answer, Fa
 #[allow(clippy::needless_pass_by_value, reason = "it stands where a fault is handed over")]
 fn refusal(fault: Fault) -> Answer {
     match fault.problems() {
-        [] if fault.exit_status() == Exit::Problem => Answer::Problem(fault.to_string()),
-        [] if fault.exit_status() == Exit::Refusal => {
-            let help = fault.advice().unwrap_or_default().to_owned();
-            Answer::Refusal { what: fault.to_string(), help }
+        [] => {
+            let (help, exit) = (fault.advice().map(str::to_owned), fault.exit_status());
+            Answer::Fault { what: fault.to_string(), help, exit }
         }
-        [] => Answer::Fault(fault.to_string()),
         problems => Answer::Problems(problems.to_vec()),
     }
 }

@@ -226,7 +226,7 @@ fn what_is_no_request_is_said_so() {
     stream.write_all(b"{\"do\":\"dance\"}\n").expect("written");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer and the end");
-    assert!(text.starts_with(r#"{"problem":"this is no request"#), "{text}");
+    assert!(text.starts_with(r#"{"fault":{"what":"this is no request"#), "{text}");
 }
 
 #[test]
