@@ -3,6 +3,7 @@
 
 mod pieces;
 mod redact;
+mod source;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
@@ -125,7 +126,7 @@ fn bundle(paths: &Paths, name: &str, to: impl Write) -> Result<Contents, Fault> 
     for piece in pieces::all(paths, &site, &nodes(paths)) {
         match get(paths, &piece.from) {
             Ok(bytes) => {
-                let rules = Rules { known: &known, packages: piece.packages };
+                let rules = Rules { known: &known, form: piece.form };
                 let (text, removed) = redact(&String::from_utf8_lossy(&bytes), rules);
                 add(&mut tar, name, &piece.name, text.as_bytes())?;
                 contents.inside.push(Inside { name: piece.name, bytes: text.len(), removed });
@@ -276,7 +277,10 @@ mod tests {
         write(paths.state.join("authority/ca.key"), key);
         write(paths.state.join("authority/view.key"), "viewkeyviewkeyviewkey");
         write(paths.site().join("site.toml"), include_str!("../../../../site-templates/minimal/site.toml"));
-        write(paths.site().join("lcfg/source/node1"), &format!("auth.rootpwd {hash}\nhello world\n"));
+        write(
+            paths.site().join("lcfg/source/node1"),
+            &format!("auth.rootpwd {hash}\nldap.password hunter-planted\nhello world\n"),
+        );
         write(paths.site().join("files/host/key.pem"), key);
         write(paths.stores(&node).join("disk0"), "planted");
         let console =

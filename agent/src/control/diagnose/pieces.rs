@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use gatehouse_model::NodeName;
 
 use super::super::request::Request;
+use super::redact::Form;
 use crate::paths::Paths;
 
 /// Where a piece comes from.
@@ -25,12 +26,12 @@ pub struct Piece {
     pub name: String,
     /// Where it comes from.
     pub from: From,
-    /// Whether it is a list of packages.
-    pub packages: bool,
+    /// What kind of text it is.
+    pub form: Form,
 }
 
 fn piece(name: impl Into<String>, from: From) -> Piece {
-    Piece { name: name.into(), from, packages: false }
+    Piece { name: name.into(), from, form: Form::Text }
 }
 
 fn program(name: &str, command: &str) -> Piece {
@@ -96,7 +97,12 @@ pub fn all(paths: &Paths, site: &[String], nodes: &[NodeName]) -> Vec<Piece> {
     all.extend(FILES.iter().map(|(name, path)| piece(*name, From::File(path.into()))));
     for name in site {
         let from = From::File(paths.site().join(name));
-        all.push(Piece { packages: name == "site.lock", ..piece(format!("site/{name}"), from) });
+        let form = match name.as_str() {
+            "site.lock" => Form::Packages,
+            name if name.starts_with("lcfg/") => Form::Source,
+            _ => Form::Text,
+        };
+        all.push(Piece { form, ..piece(format!("site/{name}"), from) });
     }
     for node in nodes {
         all.extend(of_node(paths, node));

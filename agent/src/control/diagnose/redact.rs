@@ -1,6 +1,8 @@
 //! What must not leave the machine is taken out of every text: private keys, password hashes, tokens, passwords in
 //! addresses and settings, and the values that are known here. Pure. Rather too much is taken out than too little.
 
+use super::source;
+
 /// The beginnings of password hashes (crypt(5)).
 const HASHES: [&str; 12] =
     ["$1$", "$2a$", "$2b$", "$2x$", "$2y$", "$5$", "$6$", "$7$", "$y$", "$gy$", "$sha1$", "$argon2"];
@@ -12,13 +14,24 @@ const LEFT: usize = 8;
 /// How many digits a token has, and a digest of SHA-256 as well.
 const TOKEN: usize = 64;
 
+/// What kind of text something is looked for in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Any.
+    Text,
+    /// A list of packages: full of digests, which look as tokens do, and of names such as passwd.
+    Packages,
+    /// An LCFG source.
+    Source,
+}
+
 /// What is taken out of a text besides what looks like a secret.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     /// Values that are known to be secret.
     pub known: &'a [String],
-    /// Whether the text is a list of packages: full of digests, which look as tokens do, and of names such as passwd.
-    pub packages: bool,
+    /// What kind of text it is.
+    pub form: Form,
 }
 
 /// The text without secrets, and how many were taken out.
@@ -32,9 +45,14 @@ pub fn redact(text: &str, rules: Rules<'_>) -> (String, usize) {
             count += found;
         }
     }
-    let text = keys(&text, &mut count);
-    if rules.packages {
-        return (text, count);
+    let mut text = keys(&text, &mut count);
+    match rules.form {
+        Form::Packages => return (text, count),
+        Form::Source => {
+            let (clean, more) = source::redact(&text);
+            (text, count) = (clean, count + more);
+        }
+        Form::Text => {}
     }
     let lines = text.split_inclusive('\n').map(|line| of_line(line, &mut count));
     (lines.collect(), count)
@@ -94,7 +112,8 @@ fn hashes(line: &str, count: &mut usize) -> String {
     out
 }
 
-/// What stands behind a telling name and `=` or `:`, to the end of the word or of the quotes.
+/// What stands behind a telling name and `=` or `:`, or behind a program's option of that name and a blank, to the end of
+/// the word or of the quotes.
 fn named(line: &str, count: &mut usize) -> String {
     let small = line.to_ascii_lowercase();
     let mut out = String::with_capacity(line.len());
@@ -104,7 +123,11 @@ fn named(line: &str, count: &mut usize) -> String {
         at = begin + name.len();
         let behind = &line[at..];
         let gap = behind.find(|c: char| !matches!(c, '"' | '\'' | ' ' | '\\')).unwrap_or(behind.len());
-        let Some(value) = behind[gap..].strip_prefix(['=', ':']) else { continue };
+        let option = || {
+            let word = small[..begin].rfind(char::is_whitespace).map_or(0, |at| at + 1);
+            (gap > 0 && small[word..].starts_with('-')).then_some(&behind[gap..])
+        };
+        let Some(value) = behind[gap..].strip_prefix(['=', ':']).or_else(option) else { continue };
         let from = line.len() - value.trim_start_matches([' ', '"', '\'', '\\']).len();
         let quoted = line[at..from].trim_end_matches('\\').ends_with(['"', '\'']);
         let bearer = ["bearer ", "basic "].iter().find(|word| small[from..].starts_with(**word));
@@ -197,7 +220,7 @@ mod tests {
 
     #[test]
     fn secrets_are_taken_out() {
-        let rules = Rules { known: &["hunter2hunter2".to_owned()], packages: false };
+        let rules = Rules { known: &["hunter2hunter2".to_owned()], form: Form::Text };
         for (text, clean, count) in [
             ("nothing here\n", "nothing here\n", 0),
             ("it is hunter2hunter2.\n", "it is [secret removed].\n", 1),
@@ -222,6 +245,8 @@ mod tests {
             ("costs $5 or ${HOME}$1\n", "costs $5 or ${HOME}$1\n", 0),
             (r#"{"token":"abcdef123","x":1}"#, r#"{"token":"[removed]","x":1}"#, 1),
             ("PASSWORD=geheim99 next\n", "PASSWORD=[removed] next\n", 1),
+            ("curl --proxy-password geheim99 next\n", "curl --proxy-password [removed] next\n", 1),
+            ("see the password manager\n", "see the password manager\n", 0),
             ("Authorization: Bearer abcdef.ghi\n", "Authorization: Bearer [removed]\n", 1),
             ("asks with a wrong token: from 10.0.2.21\n", "asks with a wrong token: from 10.0.2.21\n", 0),
             ("https://u:pa55@h/x?a=1 http://h:80/y\n", "https://u:[removed]@h/x?a=1 http://h:80/y\n", 1),
@@ -232,7 +257,7 @@ mod tests {
         }
         let text = format!("got {TOKEN64}\n");
         assert_eq!(redact(&text, rules), ("got 01234567[56 digits removed]\n".to_owned(), 1));
-        assert_eq!(redact(&text, Rules { packages: true, ..rules }), (text.clone(), 0));
+        assert_eq!(redact(&text, Rules { form: Form::Packages, ..rules }), (text.clone(), 0));
     }
 
     proptest! {
@@ -240,7 +265,7 @@ mod tests {
         fn whatever_the_text_nothing_planted_is_left(before in "\\PC{0,40}", after in "[\"', \n\\\\:=&]?\\PC{0,40}") {
             let hash = "$6$abcdefgh$0123456789abcdef";
             let text = format!("{before} {hash}\n{after}\n-----BEGIN RSA PRIVATE KEY-----\nQUJD\n-----END RSA PRIVATE KEY-----\n");
-            let (clean, count) = redact(&text, Rules { known: &[], packages: false });
+            let (clean, count) = redact(&text, Rules { known: &[], form: Form::Text });
             prop_assert!(count >= 2);
             prop_assert!(!clean.contains("0123456789abcdef") && !clean.contains("QUJD"), "{}", clean);
         }
