@@ -2,8 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use gatehouse_model::{Doing as _, Fault};
 
@@ -20,6 +22,31 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, Fault> 
         .stdin(Stdio::null())
         .output()
         .doing(|| format!("starting {program}"))?;
+    finish(program, &output)
+}
+
+/// Runs a program that must not hang: after so long it is ended, with what it has started. coreutils' `timeout` sees to
+/// that, also when the agent ends meanwhile.
+///
+/// # Errors
+/// As [`run`]; it was ended.
+pub fn run_within<S: AsRef<OsStr>>(
+    limit: Duration,
+    program: &str,
+    args: &[S],
+    input: Stdio,
+) -> Result<String, Fault> {
+    let seconds = limit.as_secs().to_string();
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", &seconds, program])
+        .args(args)
+        .stdin(input)
+        .output()
+        .doing(|| format!("starting {program}"))?;
+    // It ends with its own group where it has to kill.
+    if output.status.code() == Some(124) || output.status.signal() == Some(9) {
+        return Err(Fault::new(format!("{program} was ended after {seconds} s")));
+    }
     finish(program, &output)
 }
 
@@ -98,5 +125,16 @@ mod tests {
         let fault = run("sh", &["-c", "echo no room >&2; exit 3"]).expect_err("status 3");
         assert_eq!(fault.to_string(), "sh ended with exit status: 3: no room");
         assert_eq!(run_with_input("cat", &["-"], "x").ok().as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn what_hangs_is_ended() {
+        let within = |script| run_within(Duration::from_secs(1), "sh", &["-c", script], Stdio::null());
+        assert_eq!(within("echo done").ok().as_deref(), Some("done\n"));
+        let fault = within("echo no room >&2; exit 3").expect_err("status 3");
+        assert_eq!(fault.to_string(), "sh ended with exit status: 3: no room");
+        // What it has started holds its output, too.
+        let fault = within("sleep 60 & wait").expect_err("it hangs");
+        assert_eq!(fault.to_string(), "sh was ended after 1 s");
     }
 }

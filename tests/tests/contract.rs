@@ -53,6 +53,7 @@ fn the_vmm_keeps_the_contract() {
     a_node_is_as_the_site_says(&running);
     what_a_node_uses_is_known(&running);
     a_console_has_its_history_and_one_who_types(&running);
+    what_a_running_node_has_is_changed(&running);
     what_is_lacking_is_refused(&running, &site, temp.path());
     if !running.host.is_emulated() {
         no_node_reads_what_is_anothers(&running, &dir);
@@ -137,7 +138,10 @@ fn what_a_node_uses_is_known(site: &Site) {
     let top: Value = serde_json::from_str(&seen).expect("it is JSON");
     for node in top["nodes"].as_array().expect("nodes") {
         let used = |what: &str| node["usage"][what].as_f64().unwrap_or_default();
-        assert!(used("cpu-seconds") > 0.0 && used("memory") > 0.0 && used("received") > 0.0, "{node}");
+        for what in ["cpu-seconds", "memory", "received", "sent"] {
+            assert!(used(what) > 0.0, "{what}: {node}");
+        }
+        assert!(node["allocated"].as_u64() > Some(0), "{node}");
         assert!(node["allocated"].as_u64().is_some_and(|bytes| bytes > 100 << 20), "{node}");
     }
 }
@@ -167,6 +171,45 @@ fn a_console_has_its_history_and_one_who_types(site: &Site) {
     eve.leave();
     ann.type_keys("\r");
     ann.wait_for("login: ", soon);
+}
+
+/// Limits hold at once. Less memory does where the vmm can take it, and else waits for a start, which `--restart` is; what
+/// was taken comes back.
+fn what_a_running_node_has_is_changed(site: &Site) {
+    let set = |words: &[&str]| site.order(&[&["node", "set", "node1"], words].concat()).stdout;
+    let said = set(&["--network-rate", "8Mbit/s", "--weight", "64"]);
+    for word in ["at once, weight 256 becomes 64", "at once, network-rate none becomes 8Mbit/s"] {
+        assert!(said.contains(word), "{said}");
+    }
+    // 4 MiB at 1 MB a second; without the rate it takes a tenth of that.
+    let begun = std::time::Instant::now();
+    let came = site.host.trial.ssh("node1", "head -c 4194304 /dev/zero").stdout.len();
+    let seconds = begun.elapsed().as_secs_f64();
+    let seen = site.order(&["top", "--once", "--json"]).stdout;
+    let top: Value = serde_json::from_str(&seen).expect("it is JSON");
+    let node1 = top["nodes"].as_array().and_then(|all| all.iter().find(|node| node["name"] == "node1"));
+    let held = node1.map(|node| node["not-held"].to_string()).unwrap_or_default();
+    println!("{came} bytes from node1 in {seconds:.1} s at 8 Mbit/s; not held: {held}");
+    assert!(held.contains("network-rate") || seconds > 3.0, "{seconds} s: {held}");
+    set(&["--network-rate", "none", "--weight", "none"]);
+
+    let memory = || {
+        let seen = site.host.trial.ssh("node1", "awk '/MemTotal/ { print $2 }' /proc/meminfo").stdout;
+        seen.trim().parse::<u64>().unwrap_or_default() / 1024
+    };
+    let before = memory();
+    let said = set(&["--memory", "448MiB"]);
+    let at_once = said.contains("at once, memory 512MiB becomes 448MiB");
+    assert_eq!(at_once, site.vmm == "xen", "{said}");
+    if at_once {
+        within(site.soon(), "less memory", || memory() + 48 < before);
+    }
+    let said = set(&["--memory", "512MiB"]);
+    assert_eq!(said.contains("at once, memory 448MiB becomes 512MiB"), at_once, "{said}");
+    if at_once {
+        within(site.soon(), "all of the memory", || memory() + 8 > before);
+    }
+    site.is_whole();
 }
 
 /// More processors than one: a vmm that has no limit takes the change, which is only looked at.

@@ -137,7 +137,7 @@ fn the_nodes_have_the_processor_itself(machine: &Try) {
     let users =
         on_host(machine, "stat -c '%a %u' /srv/vms/*/fs/disk0; ps -C qemu-system-x86_64 -o uid= | sort");
     let words: Vec<&str> = users.split_whitespace().collect();
-    assert_eq!(words, ["600", "61300", "600", "61301", "61300", "61301"]);
+    assert_eq!(words, ["600", "70000", "600", "70001", "70000", "70001"]);
 }
 
 /// Two nodes want all of the one processor: they have it by their weights. Then one keeps to its cap.

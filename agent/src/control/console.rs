@@ -2,7 +2,7 @@
 //! shown.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal as _, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
@@ -15,7 +15,7 @@ use gatehouse_model::{Doing as _, Fault, NodeName};
 
 use super::terminal::RawTerminal;
 use crate::paths::Paths;
-use crate::vmm::console::{Hello, Wish, last, snapshot, socket};
+use crate::vmm::console::{Hello, Wish, harmless, last, snapshot, socket};
 
 /// Ctrl-], as telnet, virsh and xl have it.
 const ESCAPE: u8 = 0x1d;
@@ -166,7 +166,8 @@ pub(super) fn show_log(paths: &Paths, options: &LogOptions) -> Result<(), Fault>
         return Err(Fault::new(what).help("name a node that was started here: `gatectl node list`"));
     };
     let newest = newest.get_ref().try_clone().doing(doing)?;
-    let mut out = io::stdout().lock();
+    let out = io::stdout().lock();
+    let mut out: Box<dyn Write> = if out.is_terminal() { Box::new(Harmless(out)) } else { Box::new(out) };
     let written = last(files, options.lines).doing(doing)?;
     let shown = out
         .write_all(&written)
@@ -175,6 +176,21 @@ pub(super) fn show_log(paths: &Paths, options: &LogOptions) -> Result<(), Fault>
     match shown {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.doing(doing),
+    }
+}
+
+/// A terminal, which is shown nothing that it would take for an order: a node writes to its console what it likes. An
+/// order that comes in two pieces is shown as the letters that it is made of.
+struct Harmless<W>(W);
+
+impl<W: Write> Write for Harmless<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_all(&harmless(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -208,6 +224,13 @@ mod tests {
             assert_eq!(pass_keys(&mut &typed[..], &mut out).ok(), Some(why));
             assert_eq!(out, passed);
         }
+    }
+
+    #[test]
+    fn a_terminal_is_given_no_orders() {
+        let mut shown = Harmless(Vec::new());
+        shown.write_all(b"a\x1b[2Jb\x1b[").and_then(|()| shown.write_all(b"6nc\n")).expect("written");
+        assert_eq!(shown.0, b"ab6nc\n");
     }
 
     #[test]

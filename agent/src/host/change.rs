@@ -9,6 +9,7 @@ use gatehouse_model::site::Node;
 use gatehouse_model::{NodeName, Problem, Site};
 use serde::{Deserialize, Serialize};
 
+use crate::host::lifecycle::started::Started;
 use crate::vmm::Capabilities;
 
 /// The nodes' profiles by name.
@@ -53,6 +54,17 @@ impl Change {
         self.nodes.is_empty() && self.host.is_empty()
     }
 
+    /// Adds what a node is started again for beside what changes.
+    pub fn restart_too(&mut self, node: &NodeName, why: Vec<String>) {
+        let fate = self.nodes.iter_mut().find(|(name, _)| name == node).map(|(_, fate)| fate);
+        if let Some(Fate::Changed { restarts, .. }) = fate {
+            restarts.extend(why);
+            return;
+        }
+        let (at_once, later, profile) = Default::default();
+        self.nodes.push((node.clone(), Fate::Changed { restarts: why, at_once, later, profile }));
+    }
+
     /// Leaves all that needs another start for whenever a node is started next.
     pub fn postpone(&mut self) {
         for (_, fate) in &mut self.nodes {
@@ -64,7 +76,7 @@ impl Change {
 }
 
 /// Compares two sites with their profiles. `can` is what the driver of the nodes can; `kept` says which nodes have been
-/// here before, and have their disks still.
+/// here before, and have their disks still; `started`, what those that run were started with.
 ///
 /// # Errors
 /// What cannot change on a machine that is installed; each with what to write.
@@ -73,6 +85,7 @@ pub fn compare(
     (new, new_profiles): (&Site, &ProfilesOf),
     can: Capabilities,
     kept: impl Fn(&NodeName) -> bool,
+    started: impl Fn(&NodeName) -> Option<Started>,
 ) -> Result<Change, Vec<Problem>> {
     let mut problems = fixed(old, new);
     let mut nodes = Vec::new();
@@ -88,7 +101,7 @@ pub fn compare(
             &profile(old_profiles).unwrap_or(none.clone()),
             &profile(new_profiles).unwrap_or(none),
         );
-        let (restarts, at_once) = resized(before, node, can);
+        let (restarts, at_once) = resized(before, node, started(&node.name), can);
         if !restarts.is_empty() || !at_once.is_empty() || !profile.is_empty() {
             let fate = Fate::Changed { restarts, at_once, later: Vec::new(), profile };
             nodes.push((node.name.clone(), fate));
@@ -170,13 +183,20 @@ fn bound(old: &Node, new: &Node) -> Vec<Problem> {
 }
 
 /// What differs of a node's VM: why it must be started again, and what changes while it runs. A vmm that can change
-/// memory or processors of a running VM can do so up to what that was started with. Its address its client changes.
-pub fn resized(old: &Node, new: &Node, can: Capabilities) -> (Vec<String>, Vec<String>) {
+/// memory or processors of a running VM can do so up to what that was started with, which may be another than what the
+/// old site says: that can wait for a start. Its address its client changes.
+pub fn resized(
+    old: &Node,
+    new: &Node,
+    started: Option<Started>,
+    can: Capabilities,
+) -> (Vec<String>, Vec<String>) {
     if new.machine.is_some() {
         return (Vec::new(), Vec::new());
     }
-    let memory = can.memory_while_running && new.memory < old.memory;
-    let vcpus = can.vcpus_while_running && new.vcpus < old.vcpus;
+    let most = started.unwrap_or(Started::of(old));
+    let memory = can.memory_while_running && new.memory <= most.memory;
+    let vcpus = can.vcpus_while_running && new.vcpus <= most.vcpus;
     let sizes = [
         (memory, ("memory", old.memory.to_string(), new.memory.to_string())),
         (vcpus, ("vcpus", old.vcpus.to_string(), new.vcpus.to_string())),
@@ -263,7 +283,7 @@ mod tests {
         new.nodes.push(third);
         new.access.keys.push("ssh-ed25519 A".to_owned());
         let none = ProfilesOf::new();
-        let mut change = compare((&old, &none), (&new, &none), CAN, |_| false).expect("possible");
+        let mut change = compare((&old, &none), (&new, &none), CAN, |_| false, |_| None).expect("possible");
         assert_eq!(
             change.to_string(),
             "node2: restarts, vcpus 1 becomes 4\nnode2: at once, weight 256 becomes 64\nnode3: added; it will be installed\n\
@@ -274,7 +294,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Change>(&json).expect("read"), change);
         change.postpone();
         assert!(change.to_string().contains("node2: at its next start, vcpus 1 becomes 4\n"), "{change}");
-        let same = compare((&old, &none), (&old, &none), CAN, |_| true).expect("possible");
+        let same = compare((&old, &none), (&old, &none), CAN, |_| true, |_| None).expect("possible");
         assert_eq!(same.to_string(), "nothing changes on any node\n");
     }
 
@@ -299,15 +319,26 @@ mod tests {
         let mut new = old.clone();
         new.address = "127.0.0.99".parse().expect("an address");
         new.role = "ce".to_owned();
-        assert_eq!(resized(&old, &new, CAN), (vec![], vec![]));
+        assert_eq!(resized(&old, &new, None, CAN), (vec![], vec![]));
         new.memory = gatehouse_model::Size::gib(1);
         new.disk = gatehouse_model::Size::gib(8);
         let all = ["memory 512MiB becomes 1GiB", "disk 4GiB becomes 8GiB"].map(str::to_owned).to_vec();
-        assert_eq!(resized(&old, &new, CAN), (all, vec![]));
+        assert_eq!(resized(&old, &new, None, CAN), (all, vec![]));
         let less = vec!["memory 1GiB becomes 512MiB".to_owned()];
-        assert_eq!(resized(&Node { disk: old.disk, ..new.clone() }, &old, CAN), (vec![], less.clone()));
+        assert_eq!(resized(&Node { disk: old.disk, ..new.clone() }, &old, None, CAN), (vec![], less.clone()));
+        // What it was started with counts, both ways.
+        let started = |memory| Some(Started { memory, ..Started::of(&old) });
+        let (mib384, mib768) = (gatehouse_model::Size::mib(384), gatehouse_model::Size::mib(768));
+        let lent = Node { memory: mib384, ..old.clone() };
+        let back = vec!["memory 384MiB becomes 512MiB".to_owned()];
+        assert_eq!(resized(&lent, &old, started(old.memory), CAN), (vec![], back.clone()));
+        assert_eq!(resized(&lent, &old, started(mib384), CAN), (back, vec![]));
+        let waits = Node { memory: mib768, ..old.clone() };
+        let more = vec!["memory 1GiB becomes 768MiB".to_owned()];
+        let bigger = Node { disk: old.disk, ..new.clone() };
+        assert_eq!(resized(&bigger, &waits, started(old.memory), CAN), (more, vec![]));
         let still = Capabilities { memory_while_running: false, ..CAN };
-        assert_eq!(resized(&Node { disk: old.disk, ..new }, &old, still), (less, vec![]));
+        assert_eq!(resized(&Node { disk: old.disk, ..new }, &old, None, still), (less, vec![]));
     }
 
     #[test]
@@ -317,15 +348,15 @@ mod tests {
         let rule = gatehouse_model::site::DiskRule::default();
         new.nodes[1].machine = Some(rule.clone());
         let none = ProfilesOf::new();
-        let to = compare((&old, &none), (&new, &none), CAN, |_| false).expect_err("impossible");
+        let to = compare((&old, &none), (&new, &none), CAN, |_| false, |_| None).expect_err("impossible");
         assert_eq!(
             to[0].to_string(),
             "site.toml: node2: it is a VM; remove machine, or give the node another name, which is another node"
         );
-        assert!(compare((&new, &none), (&old, &none), CAN, |_| false).is_err());
+        assert!(compare((&new, &none), (&old, &none), CAN, |_| false, |_| None).is_err());
         let mut changed = new.clone();
         (changed.nodes[1].vcpus, changed.nodes[1].machine) = (8, Some(rule));
-        let same = compare((&new, &none), (&changed, &none), CAN, |_| false).expect("possible");
+        let same = compare((&new, &none), (&changed, &none), CAN, |_| false, |_| None).expect("possible");
         assert!(same.nodes.is_empty(), "there is no VM to start again: {same}");
     }
 
@@ -340,10 +371,11 @@ mod tests {
         let old = site("[[grid-user]]\nname = \"alice\"\nuid = 20001\n");
         let more = site("[[grid-user]]\nname = \"bob\"\nuid = 20002\n");
         for (from, to) in [(&plain, &old), (&old, &more), (&more, &plain)] {
-            assert!(compare((from, &none), (to, &none), CAN, |_| true).is_ok());
+            assert!(compare((from, &none), (to, &none), CAN, |_| true, |_| None).is_ok());
         }
         let moved = site("[grid]\nbase = \"/O=Other\"\n");
-        let problems = compare((&old, &none), (&moved, &none), CAN, |_| true).expect_err("impossible");
+        let problems =
+            compare((&old, &none), (&moved, &none), CAN, |_| true, |_| None).expect_err("impossible");
         assert_eq!(
             problems[0].to_string(),
             "site.toml: grid.base cannot become \"/O=Other\" on a machine that is installed as \"/O=Grid/OU=minimal\"; \
@@ -359,7 +391,8 @@ mod tests {
         new.nodes[1].disk = gatehouse_model::Size::gib(1);
         new.nodes[0].mac = "02:00:5e:00:00:01".parse().expect("a mac");
         let none = ProfilesOf::new();
-        let problems = compare((&old, &none), (&new, &none), CAN, |_| false).expect_err("impossible");
+        let problems =
+            compare((&old, &none), (&new, &none), CAN, |_| false, |_| None).expect_err("impossible");
         let mac = old.nodes[0].mac;
         let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -221,9 +221,15 @@ impl Changes for Keeper {
         let text = edit_node(&text, node, settings).map_err(|problem| Fault::of_problems(vec![problem]))?;
         files.insert("site.toml".to_owned(), text.into_bytes());
         let keys = settings.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let waited = self.lifecycle.waiting(node);
         let mut change = self.make_true(files, &format!("{by}, who set {keys} of {node}"), None, restart)?;
+        let waiting = self.lifecycle.waiting(node);
         if !restart {
             change.postpone();
+        } else if !waiting.is_empty() && waiting == waited {
+            // What was set before, and was to wait for a start.
+            change.restart_too(node, waiting);
+            self.lifecycle.start_again(node);
         }
         Ok(change)
     }

@@ -73,7 +73,8 @@ pub fn check(mut files: SiteFiles, against: Against<'_>) -> Result<Proposal, Vec
     let old = compile_all(&against.now.site, &against.now.lock, against.files, old_sources, against.closures);
     let (old, new) = differing(&old, &new);
     let kept = |node: &NodeName| against.lifecycle.has_disks(node);
-    match compare((&against.now.site, &old), (&site, &new), driver.capabilities(), kept) {
+    let started = |node: &NodeName| against.lifecycle.started(node);
+    match compare((&against.now.site, &old), (&site, &new), driver.capabilities(), kept, started) {
         Ok(change) if problems.is_empty() => Ok(Proposal { files, site, lock, change }),
         Ok(_) => Err(sorted(problems)),
         Err(more) => {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use super::Server;
+use super::connections::Bounded;
 
 /// Serves until the runtime ends.
 pub(super) async fn serve(listener: tokio::net::TcpListener, server: Arc<Server>) {
@@ -17,7 +18,7 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, server: Arc<Server>
         .route("/{*path}", get(file))
         .with_state(server);
     // It returns only if it cannot accept at all; the port is then closed, which every client sees.
-    let _ = axum::serve(listener, routes).await;
+    let _ = axum::serve(Bounded::new(listener), routes).await;
 }
 
 /// The path comes without percent signs: apt writes `+` and `~` of package names with them.

@@ -6,6 +6,7 @@
 pub mod approval;
 pub mod authority;
 pub mod closure;
+mod connections;
 mod credentials;
 mod files;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use gatehouse_model::evaluation::Figures;
 use gatehouse_model::{Digest, Event, NodeName};
 
 use super::authority::Authority;
+use super::connections::Bounded;
 use super::credentials::routes as credentials;
 use super::tls::{Peer, TlsListener};
 use super::{Server, files, status};
@@ -50,7 +51,8 @@ pub(super) async fn serve(listener: TlsListener, server: Arc<Server>) {
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(server);
     // It returns only if it cannot accept at all; the port is then closed, which every client sees.
-    let _ = axum::serve(listener, routes.into_make_service_with_connect_info::<Peer>()).await;
+    let routes = routes.into_make_service_with_connect_info::<Peer>();
+    let _ = axum::serve(Bounded::new(listener), routes).await;
 }
 
 /// A refused or broken request: status and one line for the log of whoever asked.

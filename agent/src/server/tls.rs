@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::connections::Bounded;
 use super::{Server, signer};
 
 /// How long a client may take to shake hands.
@@ -132,9 +133,9 @@ struct Shown {
     name: OnceLock<Option<NodeName>>,
 }
 
-impl Connected<IncomingStream<'_, TlsListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
-        let shown = stream.io().get_ref().1.peer_certificates();
+impl Connected<IncomingStream<'_, Bounded<TlsListener>>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded<TlsListener>>) -> Self {
+        let shown = stream.io().inner().get_ref().1.peer_certificates();
         let first = shown.and_then(|chain| chain.first());
         let shown = |certificate: &CertificateDer<'_>| Shown {
             certificate: certificate.clone().into_owned(),

@@ -14,6 +14,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, pivot_root, setgid, setgroups, setsid, setuid};
 
+/// This program, even where its file was replaced meanwhile.
+pub const AGENT: &str = "/proc/self/exe";
 /// What every node's process may use; what this machine lacks is left out. User Mode Linux looks for features of the
 /// processor in the last; of /proc it needs nothing else (measured with Debian 13's), so it sees no other process.
 const SHARED: [&str; 5] = ["/dev/null", "/dev/random", "/dev/urandom", "/dev/net/tun", "/proc/cpuinfo"];
@@ -164,11 +166,11 @@ mod tests {
     #[test]
     fn its_arguments_are_read_back() {
         let paths = [Path::new("/k"), Path::new("/i")];
-        let mut argv = ConfineOptions::of(Path::new("/r"), &paths, &[Path::new("/s")], Some(61_300));
+        let mut argv = ConfineOptions::of(Path::new("/r"), &paths, &[Path::new("/s")], Some(70_000));
         argv.extend(["/k/linux", "--mem", "x"].map(str::to_owned));
         let options = Program::try_parse_from(argv).expect("read").options;
         assert_eq!(options.read, paths);
-        assert_eq!((options.write, options.uid), (vec![PathBuf::from("/s")], Some(61_300)));
+        assert_eq!((options.write, options.uid), (vec![PathBuf::from("/s")], Some(70_000)));
         assert_eq!(options.argv, ["/k/linux", "--mem", "x"]);
     }
 }

@@ -146,16 +146,17 @@ pub trait Vmm: Send + Sync {
     fn start(&self, launch: &Launch) -> Result<(), Fault>;
 
     /// Keeps the console of a running node that an earlier agent has started, from where that one left off as far as the
-    /// vmm has kept it; one that is kept already is left alone. A node that has ended meanwhile is no fault.
+    /// vmm has kept it; one that is kept already is left alone. A node that has ended meanwhile is no fault. What of its
+    /// start that agent did not come to is done.
     ///
     /// # Errors
-    /// The console cannot be had. The node runs on.
+    /// The console cannot be had, or the start not be ended. A node that runs goes on.
     fn adopt(&self, node: &NodeName) -> Result<(), Fault>;
 
     /// Whether a node's VM is there, whichever agent has started it. That one has ended is known within seconds.
     ///
     /// # Errors
-    /// The vmm cannot be asked; the node then counts as failed until a person has looked.
+    /// The vmm cannot be asked. Nothing follows from that: it is told once and asked again, and a node that runs goes on.
     fn power(&self, node: &NodeName) -> Result<Power, Fault>;
 
     /// Asks a node to shut down, waits so long, then ends it; without grace it is ended at once. Returns when it is off
@@ -167,7 +168,7 @@ pub trait Vmm: Send + Sync {
 
     /// Makes a running node have what its [`Node`] says of memory, processors and limits, as far as that can change while
     /// it runs; what only a start can change is left for the next one. Answers a sentence for each limit that this host
-    /// cannot hold it to. Called after every start, when a node that runs is adopted, and when the site changes; may be
+    /// cannot hold it to, which keeps none of the others from being held. Called after every start, when a node that runs is adopted, and when the site changes; may be
     /// called again at any time, and does nothing for a node that is off.
     ///
     /// # Errors

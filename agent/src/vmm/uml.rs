@@ -12,14 +12,12 @@ use nix::sys::personality::{self, Persona};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 
-use super::confine::ConfineOptions;
-use super::process::{Processes, tap, wait_off};
+use super::confine::{AGENT, ConfineOptions};
+use super::process::{Processes, has_arguments, tap, wait_off};
 use super::usage::Usage;
 use super::{Boot, Capabilities, Launch, Power, Vm, Vmm};
 use crate::paths::Paths;
 
-/// This program, even where its file was replaced meanwhile.
-const AGENT: &str = "/proc/self/exe";
 /// An empty directory below `run/`, in which each node's process makes its own root.
 const ROOT: &str = "uml-root";
 
@@ -51,25 +49,25 @@ impl Uml {
     }
 
     /// The process group of a node: of this agent's own child, or of one that an earlier agent has started.
-    fn group(&self, node: &NodeName) -> Option<Pid> {
+    fn group(&self, node: &NodeName) -> Result<Option<Pid>, Fault> {
         self.processes.of_node(node, || find(node, &self.dir(node)))
     }
 }
 
 /// The process of a node among all of this machine's, by its arguments: also while it has not come as far as to leave its
 /// number in a file. Its helpers have the same arguments; it leads them.
-fn find(node: &NodeName, dir: &Path) -> Option<Pid> {
+fn find(node: &NodeName, dir: &Path) -> Result<Option<Pid>, Fault> {
     let marks = [format!("umid={node}"), format!("uml_dir={}/", dir.display())];
-    let has_marks = |pid: &i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let has = |mark: &String| line.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes());
-        marks.iter().all(has)
-    };
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let found: Vec<Pid> = pids.filter(has_marks).map(Pid::from_raw).collect();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").doing(|| "reading /proc")? {
+        let name = entry.doing(|| "reading /proc")?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        if has_arguments(pid, &marks)? {
+            found.push(Pid::from_raw(pid));
+        }
+    }
     let leads = |pid: &&Pid| getpgid(Some(**pid)).is_ok_and(|group| group == **pid);
-    found.iter().find(leads).or(found.first()).copied()
+    Ok(found.iter().find(leads).or(found.first()).copied())
 }
 
 impl Vmm for Uml {
@@ -136,7 +134,7 @@ impl Vmm for Uml {
     }
 
     fn start(&self, launch: &Launch) -> Result<(), Fault> {
-        if self.group(&launch.node).is_some() {
+        if self.group(&launch.node)?.is_some() {
             return Ok(());
         }
         self.processes.start(launch, &self.dir(&launch.node), |command| {
@@ -150,11 +148,11 @@ impl Vmm for Uml {
     }
 
     fn power(&self, node: &NodeName) -> Result<Power, Fault> {
-        Ok(if self.group(node).is_some() { Power::On } else { Power::Off })
+        Ok(if self.group(node)?.is_some() { Power::On } else { Power::Off })
     }
 
     fn stop(&self, node: &NodeName, grace: Duration) -> Result<(), Fault> {
-        let Some(group) = self.group(node) else { return Ok(()) };
+        let Some(group) = self.group(node)? else { return Ok(()) };
         // Ctrl-Alt-Del: systemd shuts down in order and "reboots", which ends the process (noreboot).
         if !grace.is_zero() && mconsole(&self.dir(node).join(node.as_str()).join("mconsole"), "cad").is_ok() {
             wait_off(|| self.group(node), grace);
@@ -165,11 +163,11 @@ impl Vmm for Uml {
     }
 
     fn limit(&self, vm: &Vm<'_>) -> Result<Vec<String>, Fault> {
-        self.processes.limit(vm, self.group(&vm.node.name))
+        self.processes.limit(vm, self.group(&vm.node.name)?)
     }
 
     fn usage(&self, vm: &Vm<'_>) -> Result<Option<Usage>, Fault> {
-        Ok(self.processes.usage(vm, self.group(&vm.node.name)))
+        Ok(self.processes.usage(vm, self.group(&vm.node.name)?))
     }
 }
 
@@ -197,6 +195,7 @@ mod tests {
     fn a_node_of_an_earlier_agent_is_found() {
         let node: NodeName = "find-me".parse().expect("a name");
         let dir = Path::new("/t/run/uml/find-me");
+        let find = |node, dir| find(node, dir).expect("looked");
         assert_eq!(find(&node, dir), None);
         let mut child = idle(&["umid=find-me", "uml_dir=/t/run/uml/find-me/"]);
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a number"));
@@ -220,11 +219,11 @@ mod tests {
         let mac = site.nodes[0].mac;
         let expected = format!(
             "/proc/self/exe confine --root /t/run/uml-root --read /d --write /t/run/uml/node1 --write /t/disk0 \
-             --uid 61300 -- /d/linux umid=node1 uml_dir=/t/run/uml/node1/ mem=512M ubd0=/t/disk0 \
+             --uid 70000 -- /d/linux umid=node1 uml_dir=/t/run/uml/node1/ mem=512M ubd0=/t/disk0 \
              vec0:transport=tap,ifname=ghtap0,mac={mac},gro=1 con=null con0=fd:0,fd:1 noreboot quiet \
              root=PARTUUID=1-2 rw systemd.getty_auto=no"
         );
         assert_eq!(launch.argv.join(" "), expected);
-        assert_eq!(launch.uid, Some(61_300));
+        assert_eq!(launch.uid, Some(70_000));
     }
 }

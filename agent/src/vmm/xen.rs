@@ -2,9 +2,12 @@
 
 mod domain;
 mod guest;
+mod making;
+mod seen;
 mod terminal;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,11 +19,16 @@ use gatehouse_model::{Doing as _, Fault, NodeName};
 
 use self::domain::{Applied, BACK_ENDS, Domain, Domains, changes, read_list, scheduled, used, vif, wanted};
 use self::guest::Guest;
+use self::seen::Seen;
 use super::console::Consoles;
 use super::usage::Usage;
 use super::{Boot, Capabilities, Launch, Power, Vm, Vmm, traffic};
 use crate::paths::Paths;
 use crate::tool;
+
+/// How long an `xl` may take: `xl shutdown` waits a minute for a node that does not listen, on a machine that may be
+/// emulated and busy.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// libxl's scripts give a device 40 s to go away; after that nothing more is to be hoped for.
 const LONGEST_CLEARING: Duration = Duration::from_secs(60);
@@ -38,7 +46,7 @@ pub struct Xen {
     paths: Paths,
     guest: Guest,
     consoles: Consoles,
-    seen: Arc<Mutex<Option<(Instant, Domains)>>>,
+    seen: Arc<Seen>,
     /// Weight and cap, as they were set last. Asking Xen for them takes as long as setting them.
     applied: Mutex<BTreeMap<NodeName, Applied>>,
 }
@@ -49,31 +57,18 @@ impl Xen {
     /// # Errors
     /// This is no host of Xen's.
     pub fn new(paths: Paths) -> Result<(Self, &'static str), Fault> {
-        let (guest, why) = Guest::choose(&tool::run("xl", &["info"])?);
+        let (guest, why) = Guest::choose(&xl(&["info"])?);
         let consoles = Consoles::new(paths.clone());
         Ok((Self { consoles, paths, guest, seen: Arc::default(), applied: Mutex::default() }, why))
     }
 
     /// The domains as they were at most so long ago.
     fn domains(&self, stale: Duration) -> Result<Domains, Fault> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((when, domains)) = seen.as_ref()
-            && when.elapsed() < stale
-        {
-            return Ok(domains.clone());
-        }
-        let domains = read_list(&tool::run("xl", &["list"])?);
-        *seen = Some((Instant::now(), domains.clone()));
-        Ok(domains)
+        self.seen.domains(stale, || Ok(read_list(&xl(&["list"])?)))
     }
 
     fn power_now(&self, node: &NodeName) -> Result<Power, Fault> {
         Ok(self.domains(Duration::ZERO)?.get(node.as_str()).map_or(Power::Off, |domain| domain.power))
-    }
-
-    /// Whoever watches must not be told what was before a start.
-    fn forget_seen(&self) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// A domain that runs, as it was at most so long ago.
@@ -91,7 +86,7 @@ impl Xen {
         let begun = Instant::now();
         loop {
             // Fails where the monitor was faster.
-            let _ = tool::run("xl", &["destroy", node.as_str()]);
+            let _ = xl(&["destroy", node.as_str()]);
             if !self.domains(Duration::ZERO)?.contains_key(node.as_str()) {
                 return Ok(());
             }
@@ -119,10 +114,39 @@ impl Xen {
         std::thread::spawn(move || {
             // However it ended: what is known of the domains is no longer sure.
             let _ = child.wait();
-            *seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            seen.doubt();
         });
         Ok(())
     }
+
+    /// Has a paused domain run, whose console is kept.
+    fn let_run(&self, node: &NodeName) -> Result<(), Fault> {
+        // Time for the console's reader to be there.
+        std::thread::sleep(Duration::from_millis(500));
+        xl(&["unpause", node.as_str()])?;
+        // Whoever watches must not be told what was before.
+        self.seen.doubt();
+        Ok(())
+    }
+
+    /// The file whose lock is held by whoever makes a domain.
+    fn making(&self, node: &NodeName) -> PathBuf {
+        self.paths.run.join(format!("making-{node}"))
+    }
+
+    /// Keeps the console of a domain that is there, and has it run where whoever made it was cut off before that.
+    fn take_over(&self, node: &NodeName, install: bool) -> Result<(), Fault> {
+        if !self.consoles.has(node) {
+            self.keep_console(node, install)?;
+        }
+        let waits = self.running(node, STALE)?.is_some_and(Domain::awaits_its_start);
+        if waits { self.let_run(node) } else { Ok(()) }
+    }
+}
+
+/// Runs `xl`, which must not hang for ever.
+fn xl(args: &[impl AsRef<OsStr>]) -> Result<String, Fault> {
+    tool::run_within(LIMIT, "xl", args, Stdio::null())
 }
 
 fn config(guest: Guest, vm: &Vm<'_>, boot: Boot<'_>) -> String {
@@ -194,8 +218,9 @@ impl Vmm for Xen {
     }
 
     fn start(&self, launch: &Launch) -> Result<(), Fault> {
+        let making = making::lock(&self.making(&launch.node), LIMIT)?;
         match self.domains(Duration::ZERO)?.get(launch.node.as_str()).map(|domain| domain.power) {
-            Some(Power::On) => return Ok(()),
+            Some(Power::On) => return self.take_over(&launch.node, launch.install),
             Some(Power::Off) => self.clear(&launch.node)?,
             None => {}
         }
@@ -206,18 +231,20 @@ impl Vmm for Xen {
         }
         let (program, args) =
             launch.argv.split_first().ok_or_else(|| Fault::new("there is nothing to start"))?;
-        tool::run(program, args)?;
+        let input = making.try_clone().doing(|| "sharing a lock")?;
+        if let Err(fault) = tool::run_within(LIMIT, program, args, input.into()) {
+            // One that was ended has left half a domain, which must never run.
+            let _ = xl(&["destroy", launch.node.as_str()]);
+            return Err(fault);
+        }
         self.keep_console(&launch.node, launch.install)?;
-        // Time for the console's reader to be there.
-        std::thread::sleep(Duration::from_millis(500));
-        tool::run("xl", &["unpause", launch.node.as_str()])?;
-        self.forget_seen();
-        Ok(())
+        self.let_run(&launch.node)
     }
 
     /// Its console waits in xenconsoled's pseudo terminal, which two readers would share out.
     fn adopt(&self, node: &NodeName) -> Result<(), Fault> {
-        if self.consoles.has(node) { Ok(()) } else { self.keep_console(node, false) }
+        let _made = making::lock(&self.making(node), LIMIT)?;
+        self.take_over(node, false)
     }
 
     fn power(&self, node: &NodeName) -> Result<Power, Fault> {
@@ -228,13 +255,13 @@ impl Vmm for Xen {
         if !grace.is_zero() && self.power_now(node)? == Power::On {
             let begun = Instant::now();
             // A node that does not listen is ended below; xl itself waits a minute for it to answer (libxl's pvcontrol).
-            let _ = tool::run("xl", &["shutdown", node.as_str()]);
+            let _ = xl(&["shutdown", node.as_str()]);
             while begun.elapsed() < grace && self.power_now(node)? == Power::On {
                 std::thread::sleep(Duration::from_millis(500));
             }
         }
         // Also removes what is left of a domain that ended by itself.
-        let destroyed = tool::run("xl", &["destroy", node.as_str()]);
+        let destroyed = xl(&["destroy", node.as_str()]);
         if self.power_now(node)? == Power::On { destroyed.map(drop) } else { Ok(()) }
     }
 
@@ -243,11 +270,14 @@ impl Vmm for Xen {
         let Some(domain) = self.running(name, Duration::ZERO)? else { return Ok(Vec::new()) };
         let started = fs::read_to_string(self.paths.conf(name).join("xl.cfg")).unwrap_or_default();
         let applied = self.applied().get(name).copied().unwrap_or_else(|| scheduled(&started));
-        for args in changes(vm, domain, &started, applied) {
-            tool::run("xl", &args)?;
+        let change = |args: Vec<String>| Some(format!("{} not done: {}", args.join(" "), xl(&args).err()?));
+        let mut lacks: Vec<String> =
+            changes(vm, domain, &started, applied).into_iter().filter_map(change).collect();
+        if lacks.is_empty() {
+            self.applied().insert(name.clone(), wanted(vm));
         }
-        self.applied().insert(name.clone(), wanted(vm));
-        Ok(traffic::hold(&vif(domain.id), vm.index, vm.node.limits.network_rate).into_iter().collect())
+        lacks.extend(traffic::hold(&vif(domain.id), vm.index, vm.node.limits.network_rate));
+        Ok(lacks)
     }
 
     fn usage(&self, vm: &Vm<'_>) -> Result<Option<Usage>, Fault> {

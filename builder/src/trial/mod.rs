@@ -28,9 +28,9 @@ use source::{Given, Source};
 /// A file that marks a directory as a trial's, which may be emptied.
 const MARK: &str = ".gatehouse-trial";
 
-/// How long a machine may take to stop: its own limit for its nodes is five minutes, and an emulated one needs half of
-/// it.
-const STOP: Duration = Duration::from_secs(360);
+/// How long a machine may take to stop: its own limit for its nodes is fifteen minutes, of which an emulated one with a
+/// few nodes needs two or three.
+const STOP: Duration = Duration::from_secs(960);
 
 /// How many lines of a console are told of a machine that failed: a kernel's whole trace.
 const LAST_WORDS: usize = 60;

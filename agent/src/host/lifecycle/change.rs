@@ -17,7 +17,9 @@ impl Lifecycle {
             match new.node(node.name.as_str()) {
                 None => self.forget(&node.name),
                 Some(now) => {
-                    let (restarts, at_once) = resized(node, now, self.means.driver.capabilities());
+                    let started = self.started(&node.name);
+                    let can = self.means.driver.capabilities();
+                    let (restarts, at_once) = resized(node, now, started, can);
                     if restart && !restarts.is_empty() {
                         self.start_again(&node.name);
                     } else if !at_once.is_empty() {
@@ -38,7 +40,8 @@ impl Lifecycle {
         self.changed.notify_all();
     }
 
-    pub(super) fn start_again(self: &Arc<Self>, node: &NodeName) {
+    /// Stops a node that is to run, and starts it; returns at once.
+    pub fn start_again(self: &Arc<Self>, node: &NodeName) {
         if self.wanted(node) != Wanted::Running {
             return;
         }

@@ -47,9 +47,10 @@ impl Lifecycle {
         }
     }
 
-    /// A node is up and does not become well: it counts as ailing, and is watched on.
+    /// A node runs and does not become well, or is not heard of: it counts as ailing, and is watched on.
     pub(super) fn give_up_waiting(&self, name: &NodeName) {
-        let waits = self.means.board.node(name).map(|status| status.message).unwrap_or_default();
+        let waits = self.means.board.node(name).map(|status| status.message).filter(|text| !text.is_empty());
+        let waits = waits.unwrap_or_else(|| "it runs, and is not heard of".to_owned());
         self.set_shown(name, NodeState::Ailing, waits.clone());
         self.means.board.say(&phase(name), "running", State::Failed, waits);
     }

@@ -25,6 +25,9 @@ impl Lifecycle {
         let _turn = self.turns.to_install();
         self.installs.leave(&node.name);
         self.vacating.wait(VACATED);
+        if self.wanted(&node.name) != Wanted::Running {
+            return Ok(());
+        }
         self.stop_awaiting(&node.name)?;
         room::check(&self.means.paths.vms).doing(|| format!("installing node {}", node.name))?;
         let board = &self.means.board;
@@ -112,7 +115,7 @@ impl Lifecycle {
         let last = |acks: Vec<Ack>| acks.into_iter().rfind(|ack| ack.milestone == Milestone::Installed);
         loop {
             installed = last(self.means.board.take_acks(&node.name)).or(installed);
-            if self.means.driver.power(&node.name)? == Power::Off {
+            if self.power(&node.name) == Some(Power::Off) {
                 // The acknowledgement may have come between the two looks.
                 return Ok(last(self.means.board.take_acks(&node.name)).or(installed));
             }

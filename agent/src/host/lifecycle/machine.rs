@@ -101,7 +101,13 @@ impl Lifecycle {
         let name = &node.name;
         let seconds = seen.approved.take().map_or(0.0, |approved| approved.elapsed().as_secs_f64());
         let root = ack.root.clone().unwrap_or_default();
-        let record = Record { profile: ack.profile.clone(), root, seconds, phases: ack.phases.clone(), restored: None };
+        let record = Record {
+            profile: ack.profile.clone(),
+            root,
+            seconds,
+            phases: ack.phases.clone(),
+            restored: None,
+        };
         record.save(&self.means.paths, name)?;
         self.means.approvals.forget(name);
         seen.answered = Instant::now();

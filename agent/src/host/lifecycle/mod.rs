@@ -7,18 +7,23 @@ mod install;
 mod limits;
 mod machine;
 mod number;
+mod power;
 mod queue;
 pub mod record;
 pub mod restore;
 pub(in crate::host) mod room;
 mod start;
+pub mod started;
 mod step;
 mod steward;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod vacating;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -86,6 +91,10 @@ pub struct Lifecycle {
     /// Those whose thread waits for somebody to want something.
     resting: Mutex<BTreeSet<NodeName>>,
     changed: Condvar,
+    /// Those of which the vmm could not be asked last.
+    unasked: Mutex<BTreeSet<NodeName>>,
+    /// The host stops: no node is started any more.
+    ending: AtomicBool,
     turns: Turns,
     installs: Queue,
     starts: Queue,
@@ -119,6 +128,8 @@ impl Lifecycle {
             living: Mutex::default(),
             resting: Mutex::default(),
             changed: Condvar::new(),
+            unasked: Mutex::default(),
+            ending: AtomicBool::default(),
             turns: Turns::of_this_machine(),
             vacating: Vacating::default(),
         });
@@ -163,15 +174,14 @@ impl Lifecycle {
         }
     }
 
-    /// Stops all nodes in reverse order; none is started again.
+    /// Stops all nodes, one after the other in the reverse of the site's order: what others need was started first. None
+    /// is started again, and those whose turn has not come go on.
     pub fn stop_all(&self) {
+        self.ending.store(true, Ordering::SeqCst);
         let now = self.means.current.get();
         let all: Vec<&NodeName> = now.site.vms().map(|node| &node.name).collect();
-        let nodes = || all.iter().copied().rev();
-        for node in nodes() {
+        for node in all.into_iter().rev() {
             self.want(node, Wanted::Stopped);
-        }
-        for node in nodes() {
             // A node that cannot be stopped must not keep the others from being stopped in order.
             if let Err(fault) = self.means.driver.stop(node, STOP_GRACE) {
                 self.means.board.say(&phase(node), "stopping", State::Failed, fault.to_string());
@@ -213,6 +223,9 @@ impl Lifecycle {
                 });
                 self.means.board.say(&phase(name), "running", State::Failed, fault.to_string());
                 self.set(name, Wanted::Stopped);
+                // Whoever comes after it must not wait for one that does not come.
+                self.starts.leave(name);
+                self.installs.leave(name);
             }
             if deaths > 2 {
                 std::thread::sleep(LONGEST_PAUSE.min(Duration::from_secs(1 << deaths.min(6))));
@@ -239,7 +252,7 @@ impl Lifecycle {
     /// Does the next step of a node's life; returns which that was.
     fn advance(&self, node: &Node) -> Result<Step, Fault> {
         let record = Record::load(&self.means.paths, &node.name)?;
-        let power = self.means.driver.power(&node.name)?;
+        let power = self.known_power(&node.name);
         let step = next_step(self.has(&node.name, record.as_ref()), power, self.wanted(&node.name));
         if step != Step::Start {
             self.starts.leave(&node.name);
@@ -251,7 +264,7 @@ impl Lifecycle {
             Step::Clear => self.means.driver.stop(&node.name, Duration::ZERO)?,
             Step::Install => self.install(node)?,
             Step::Start => self.boot(node, record.as_ref())?,
-            Step::Watch => self.watch(node, record.as_ref())?,
+            Step::Watch => self.watch(node, record.as_ref()),
             Step::Stop => {
                 self.means.board.say(&phase(&node.name), "stopping", State::Started, "");
                 self.means.driver.stop(&node.name, STOP_GRACE)?;
@@ -273,7 +286,7 @@ impl Lifecycle {
         });
         self.resting().insert(node.name.clone());
         let mut wanted = self.lock();
-        while wanted.get(&node.name) == Some(&Wanted::Stopped) {
+        while wanted.get(&node.name).is_some_and(|wanted| self.now(*wanted) != Wanted::Running) {
             wanted = self.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
         }
         drop(wanted);
@@ -316,7 +329,13 @@ impl Lifecycle {
     }
 
     fn wanted(&self, node: &NodeName) -> Wanted {
-        self.lock().get(node).copied().unwrap_or(Wanted::Stopped)
+        self.lock().get(node).map_or(Wanted::Stopped, |wanted| self.now(*wanted))
+    }
+
+    /// What something wanted comes to while the host stops.
+    fn now(&self, wanted: Wanted) -> Wanted {
+        let ending = self.ending.load(Ordering::SeqCst);
+        if ending && wanted == Wanted::Running { Wanted::Left } else { wanted }
     }
 
     fn set(&self, node: &NodeName, wanted: Wanted) {

@@ -7,6 +7,8 @@ use crate::vmm::Power;
 pub(super) enum Wanted {
     Running,
     Stopped,
+    /// That it goes on if it runs, and is not started: the host stops, and the node's turn has not come.
+    Left,
 }
 
 /// What a node's thread does next.
@@ -60,9 +62,9 @@ pub(super) fn next_step(has: Has, power: Power, wanted: Wanted) -> Step {
         (Has::Restored, Power::Off, _) => Step::Swap,
         (Has::Nothing, Power::On, _) => Step::Clear,
         (Has::Nothing, Power::Off, Wanted::Running) => Step::Install,
-        (Has::Disks, Power::On, Wanted::Running) => Step::Watch,
+        (Has::Disks, Power::On, Wanted::Running | Wanted::Left) => Step::Watch,
         (Has::Disks, Power::Off, Wanted::Running) => Step::Start,
-        (_, Power::Off, Wanted::Stopped) => Step::Rest,
+        (_, Power::Off, Wanted::Stopped | Wanted::Left) => Step::Rest,
     }
 }
 
@@ -82,6 +84,9 @@ mod tests {
             (Disks, Power::On, Wanted::Running, Step::Watch),
             (Disks, Power::On, Wanted::Stopped, Step::Stop),
             (Disks, Power::Off, Wanted::Stopped, Step::Rest),
+            (Disks, Power::On, Wanted::Left, Step::Watch),
+            (Disks, Power::Off, Wanted::Left, Step::Rest),
+            (Nothing, Power::Off, Wanted::Left, Step::Rest),
             (Restored, Power::On, Wanted::Running, Step::Stop),
             (Restored, Power::On, Wanted::Stopped, Step::Stop),
             (Restored, Power::Off, Wanted::Running, Step::Swap),

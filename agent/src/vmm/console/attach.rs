@@ -21,6 +21,8 @@ use super::log::{harmless, last};
 /// The longest first line, in bytes, and how long it may take.
 const FIRST_LINE: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause before the next one is let in when one could not be.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// What somebody says who comes to a console.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +43,12 @@ pub fn serve(at: &Path, hub: &Arc<Hub>) -> Result<(), Fault> {
     let listener = bind(at).doing(|| format!("opening {}", at.display()))?;
     let hub = Arc::clone(hub);
     thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                // The process has no file descriptor left, most likely; others give theirs back.
+                thread::sleep(PAUSE);
+                continue;
+            };
             let hub = Arc::clone(&hub);
             // Whoever hangs up in the middle ends their own thread only.
             thread::spawn(move || drop(receive(&hub, stream)));

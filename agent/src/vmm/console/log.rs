@@ -123,6 +123,11 @@ pub fn harmless(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((&first, after)) = rest.split_first() {
+        // The controls from U+0080 to U+009F: some terminals take them for an escape character and a letter.
+        if first == 0xc2 && after.first().is_some_and(|second| (0x80..=0x9f).contains(second)) {
+            rest = &after[1..];
+            continue;
+        }
         let escape = if first == 0x1b { sequence(after) } else { 0 };
         if first != 0x1b {
             if first >= b' ' || matches!(first, b'\n' | b'\r' | b'\t' | 0x08) {
@@ -201,6 +206,7 @@ mod tests {
             ("a\x1b[6nb\x1b[cc\x1b[2Jd\x1b[?1049he", "abcde"),
             ("a\x1b]11;?\x07b\x1b]0;title\x1b\\c\x1bP+q\x1b\\d", "abcd"),
             ("a\x1b(Bb\x1b7c\x07\x0e", "abc"),
+            ("a\u{9b}2Jb\u{e9}\u{a0}c", "a2Jb\u{e9}\u{a0}c"),
             ("cut\x1b[", "cut"),
             ("cut\x1b", "cut"),
         ] {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use super::Places;
 use super::probe::Accelerator;
-use super::{Places, QEMU};
 use crate::vmm::process::tap;
 use crate::vmm::{Boot, Vm};
 
@@ -26,7 +26,7 @@ pub(super) fn user(uid: Option<u32>, accelerator: Accelerator) -> Vec<String> {
 }
 
 /// The program, and a machine without any device.
-pub(super) fn machine(vm: &Vm<'_>, accelerator: Accelerator) -> Vec<String> {
+pub(super) fn machine(program: &Path, vm: &Vm<'_>, accelerator: Accelerator) -> Vec<String> {
     let (accel, cpu) = match accelerator {
         Accelerator::Kvm { .. } => ("kvm".to_owned(), "host"),
         // A kernel changes its own code, and of several emulated processors one may go on with what another has
@@ -44,7 +44,7 @@ pub(super) fn machine(vm: &Vm<'_>, accelerator: Accelerator) -> Vec<String> {
         ("-smp", vm.node.vcpus.to_string()),
         ("-m", format!("{}M", vm.node.memory.as_mib())),
     ];
-    let mut argv = vec![QEMU.to_owned()];
+    let mut argv = vec![program.display().to_string()];
     argv.extend(words.into_iter().flat_map(pair));
     // A reboot would start the same arguments again in the same process; the lifecycle starts nodes.
     argv.extend(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"].map(str::to_owned));

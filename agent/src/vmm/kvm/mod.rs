@@ -5,10 +5,12 @@
 //! may move from one to the other.
 
 mod arguments;
+mod confined;
 mod probe;
 mod qmp;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,8 +19,9 @@ use gatehouse_model::{Doing as _, Fault, NodeName};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use self::confined::Confined;
 use self::probe::Accelerator;
-use super::process::{Processes, tap, wait_off};
+use super::process::{Processes, has_arguments, tap, wait_off};
 use super::usage::Usage;
 use super::{Boot, Capabilities, Launch, Power, Vm, Vmm};
 use crate::paths::Paths;
@@ -34,6 +37,8 @@ pub struct Kvm {
     paths: Paths,
     processes: Processes,
     accelerator: Accelerator,
+    /// None where each node has a user of its own.
+    confined: Option<Confined>,
 }
 
 impl Kvm {
@@ -49,7 +54,23 @@ impl Kvm {
             probe::load();
         }
         let (accelerator, why) = probe::choose(kernel, &dir)?;
-        Ok((Self { processes: Processes::new(paths.clone()), paths, accelerator }, why))
+        let processes = Processes::new(paths.clone());
+        let confined = if processes.own_user() { None } else { Some(Confined::find(&paths)?) };
+        Ok((Self { paths, processes, accelerator, confined }, why))
+    }
+
+    /// What comes before QEMU's own arguments, and its name.
+    fn surroundings(&self, vm: &Vm<'_>, boot: Boot<'_>) -> (Vec<String>, &Path) {
+        let Some(confined) = &self.confined else {
+            return (arguments::user(self.processes.uid(vm), self.accelerator), Path::new(QEMU));
+        };
+        let read = match boot {
+            Boot::Install { kernel, initrd } => vec![kernel, initrd],
+            Boot::Disk { kernel, .. } => vec![kernel],
+        };
+        let dir = self.places(&vm.node.name).dir;
+        let write: Vec<&Path> = [&dir].into_iter().chain(&vm.stores).map(PathBuf::as_path).collect();
+        (confined.words(&read, &write, self.accelerator), &confined.program)
     }
 
     fn places(&self, node: &NodeName) -> Places {
@@ -57,17 +78,20 @@ impl Kvm {
     }
 
     /// A node's process: this agent's own child, or the one whose number an earlier agent's QEMU has left.
-    fn process(&self, node: &NodeName) -> Option<Pid> {
+    fn process(&self, node: &NodeName) -> Result<Option<Pid>, Fault> {
         self.processes.of_node(node, || find(&self.places(node).pid()))
     }
 }
 
 /// The process that has left its number in a file, if it is the one that was told to.
-fn find(file: &Path) -> Option<Pid> {
-    let pid: i32 = fs::read_to_string(file).ok()?.trim().parse().ok()?;
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let mark = file.display().to_string();
-    line.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes()).then(|| Pid::from_raw(pid))
+fn find(file: &Path) -> Result<Option<Pid>, Fault> {
+    let text = match fs::read_to_string(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        read => read.doing(|| format!("reading {}", file.display()))?,
+    };
+    // QEMU makes the file a moment before it writes to it.
+    let Ok(pid) = text.trim().parse() else { return Ok(None) };
+    Ok(has_arguments(pid, &[file.display().to_string()])?.then(|| Pid::from_raw(pid)))
 }
 
 /// Where all nodes' processes have their directories.
@@ -108,13 +132,12 @@ impl Vmm for Kvm {
     }
 
     fn render(&self, vm: &Vm<'_>, boot: Boot<'_>) -> Launch {
-        let uid = self.processes.uid(vm);
         let mut owned = vm.stores.clone();
         if let Boot::Install { initrd, .. } = boot {
             owned.push(initrd.to_owned());
         }
-        let mut argv = arguments::user(uid, self.accelerator);
-        argv.extend(arguments::machine(vm, self.accelerator));
+        let (mut argv, program) = self.surroundings(vm, boot);
+        argv.extend(arguments::machine(program, vm, self.accelerator));
         argv.extend(arguments::devices(vm, &self.places(&vm.node.name)));
         argv.extend(arguments::boot(boot));
         Launch {
@@ -122,13 +145,13 @@ impl Vmm for Kvm {
             install: boot.is_install(),
             argv,
             config: Some((PathBuf::from(tap(vm.index)), vm.bridge.to_owned())),
-            uid,
+            uid: self.processes.uid(vm),
             owned,
         }
     }
 
     fn start(&self, launch: &Launch) -> Result<(), Fault> {
-        if self.process(&launch.node).is_some() {
+        if self.process(&launch.node)?.is_some() {
             return Ok(());
         }
         self.processes.start(launch, &self.places(&launch.node).dir, |_| ())
@@ -139,7 +162,7 @@ impl Vmm for Kvm {
     }
 
     fn power(&self, node: &NodeName) -> Result<Power, Fault> {
-        Ok(if self.process(node).is_some() { Power::On } else { Power::Off })
+        Ok(if self.process(node)?.is_some() { Power::On } else { Power::Off })
     }
 
     fn stop(&self, node: &NodeName, grace: Duration) -> Result<(), Fault> {
@@ -151,7 +174,7 @@ impl Vmm for Kvm {
                 break;
             }
         }
-        if let Some(process) = self.process(node) {
+        if let Some(process) = self.process(node)? {
             // It may end by itself just now.
             let _ = kill(process, Signal::SIGKILL);
         }
@@ -159,11 +182,11 @@ impl Vmm for Kvm {
     }
 
     fn limit(&self, vm: &Vm<'_>) -> Result<Vec<String>, Fault> {
-        self.processes.limit(vm, self.process(&vm.node.name))
+        self.processes.limit(vm, self.process(&vm.node.name)?)
     }
 
     fn usage(&self, vm: &Vm<'_>) -> Result<Option<Usage>, Fault> {
-        Ok(self.processes.usage(vm, self.process(&vm.node.name)))
+        Ok(self.processes.usage(vm, self.process(&vm.node.name)?))
     }
 }
 
@@ -174,7 +197,9 @@ mod tests {
 
     fn driver(run: &Path, accelerator: Accelerator, own_user: bool) -> Kvm {
         let paths = Paths::trial(run, run);
-        Kvm { processes: processes(paths.clone(), own_user), paths, accelerator }
+        let (root, system) = (paths.run.join("kvm-root"), vec!["/usr".into()]);
+        let confined = (!own_user).then(|| Confined { root, program: "/usr/bin/qemu".into(), system });
+        Kvm { processes: processes(paths.clone(), own_user), paths, accelerator, confined }
     }
 
     #[test]
@@ -185,7 +210,7 @@ mod tests {
         let mac = site.nodes[0].mac;
         let machine = |accel: &str, cpu: &str| {
             format!(
-                "qemu-system-x86_64 -name node1 -machine pc -accel {accel} -cpu {cpu} -smp 1 -m 512M \
+                "-name node1 -machine pc -accel {accel} -cpu {cpu} -smp 1 -m 512M \
                  -nodefaults -no-user-config -display none -no-reboot \
                  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
                  -pidfile /t/run/kvm/node1/pid -qmp unix:/t/run/kvm/node1/qmp.sock,server=on,wait=off \
@@ -199,17 +224,25 @@ mod tests {
         };
         let kvm = driver(Path::new("/t"), Accelerator::Kvm { group: 108 }, true);
         let launch = kvm.render(&vm, Boot::Disk { kernel: Path::new("/d/grub"), root: "PARTUUID=1" });
-        let user = "setpriv --reuid 61302 --regid 61302 --groups 61302,108 --no-new-privs --";
-        assert_eq!(launch.argv.join(" "), format!("{user} {} -kernel /d/grub", machine("kvm", "host")));
-        assert_eq!((launch.uid, launch.owned), (Some(61_302), vm.stores.clone()));
+        let user = "setpriv --reuid 70002 --regid 70002 --groups 70002,108 --no-new-privs --";
+        let words = format!("{user} qemu-system-x86_64 {} -kernel /d/grub", machine("kvm", "host"));
+        assert_eq!(launch.argv.join(" "), words);
+        assert_eq!((launch.uid, launch.owned), (Some(70_002), vm.stores.clone()));
 
         let tcg = driver(Path::new("/t"), Accelerator::Tcg, false);
         let boot = Boot::Install { kernel: Path::new("/d/vmlinuz"), initrd: Path::new("/c/initrd") };
         let launch = tcg.render(&vm, boot);
         let machine = machine("tcg,thread=multi,tb-size=256", "qemu64,+rdrand");
         let boot = "-kernel /d/vmlinuz -initrd /c/initrd -append console=ttyS0 quiet panic=-1";
-        assert_eq!(launch.argv.join(" "), format!("{machine} {boot}"));
+        let confined = "/proc/self/exe confine --root /t/run/kvm-root --read /usr --read /d/vmlinuz --read /c/initrd \
+                        --write /t/run/kvm/node1 --write /t/a,b -- /usr/bin/qemu";
+        assert_eq!(launch.argv.join(" "), format!("{confined} {machine} {boot}"));
         assert_eq!((launch.uid, launch.owned.len()), (None, 2));
+        let kvm = driver(Path::new("/t"), Accelerator::Kvm { group: 108 }, false);
+        let launch = kvm.render(&vm, Boot::Disk { kernel: Path::new("/d/grub"), root: "PARTUUID=1" });
+        let device =
+            "--read /d/grub --write /t/run/kvm/node1 --write /t/a,b --write /dev/kvm -- /usr/bin/qemu";
+        assert!(launch.argv.join(" ").contains(device), "{:?}", launch.argv);
     }
 
     #[test]
@@ -223,6 +256,8 @@ mod tests {
         assert_eq!(kvm.power(&node).expect("looked"), Power::Off);
         // Its command line names the file as QEMU's does.
         let mut child = idle(&[&places.pid().display().to_string()]);
+        fs::write(places.pid(), "").expect("written");
+        assert_eq!(kvm.power(&node).expect("looked"), Power::Off);
         fs::write(places.pid(), child.id().to_string()).expect("written");
         assert_eq!(kvm.power(&node).expect("looked"), Power::On);
         let reaper = std::thread::spawn(move || child.wait());
@@ -231,5 +266,9 @@ mod tests {
         assert_eq!(kvm.power(&node).expect("looked"), Power::Off);
         kvm.adopt(&node).expect("there is nothing to adopt");
         kvm.stop(&node, Duration::from_secs(5)).expect("it is off");
+        // What cannot be looked at is not off.
+        fs::remove_file(places.pid()).expect("removed");
+        fs::create_dir(places.pid()).expect("made");
+        kvm.power(&node).expect_err("a directory holds no number");
     }
 }

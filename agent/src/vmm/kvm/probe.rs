@@ -12,7 +12,7 @@ use super::QEMU;
 use crate::tool;
 
 /// The device.
-const KVM: &str = "/dev/kvm";
+pub const KVM: &str = "/dev/kvm";
 /// A kernel that finds no root says so within two seconds on any machine where KVM works, but for those that are emulated
 /// themselves: there it may take a minute, and says something all the time.
 const SILENCE: Duration = Duration::from_secs(20);

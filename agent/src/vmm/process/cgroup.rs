@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gatehouse_model::site::Limits;
@@ -28,12 +29,14 @@ const LOOKS: u32 = 20;
 pub(super) struct Groups {
     mount: PathBuf,
     name: String,
+    /// Nobody makes a group while another one's end takes away the one above it.
+    steady: Mutex<()>,
 }
 
 impl Groups {
     /// Groups below `name` in the hierarchy that is mounted there.
     pub fn new(mount: PathBuf, name: String) -> Self {
-        Self { mount, name }
+        Self { mount, name, steady: Mutex::default() }
     }
 
     fn top(&self) -> PathBuf {
@@ -84,6 +87,7 @@ impl Groups {
 
     /// Removes a group, and the one above it with the last.
     pub fn forget(&self, node: &NodeName) {
+        let _steady = self.steady();
         // One that still has a process stays, and is used again.
         let _ = fs::remove_dir(self.group(node));
         let _ = fs::remove_dir(self.top());
@@ -96,7 +100,12 @@ impl Groups {
         CONTROLLERS.into_iter().filter(has).collect()
     }
 
+    fn steady(&self) -> MutexGuard<'_, ()> {
+        self.steady.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn make(&self, node: &NodeName, has: &[&str]) -> Result<(), Fault> {
+        let _steady = self.steady();
         let enabled = has.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
         fs::create_dir_all(self.top()).doing(|| format!("making {}", self.top().display()))?;
         for above in [&self.mount, &self.top()] {
@@ -235,6 +244,22 @@ mod tests {
         fs::write(dir.path().join("gatehouse/ce/cpu.stat"), "nr_periods 3\nusage_usec 2500000\n")
             .expect("written");
         assert_eq!(groups.seconds(&node), Some(2.5));
+    }
+
+    #[test]
+    fn a_group_is_made_while_another_ends() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let groups = Groups::new(dir.path().to_owned(), "gatehouse".into());
+        let [comes, goes]: [NodeName; 2] = ["ce", "se"].map(|name| name.parse().expect("a name"));
+        std::thread::scope(|scope| {
+            let forgetting = scope.spawn(|| (0..2000).for_each(|_| groups.forget(&goes)));
+            while !forgetting.is_finished() {
+                // The kernel's own files would not keep the directory from being removed.
+                groups.make(&comes, &[]).expect("made");
+                fs::remove_file(groups.top().join("cgroup.subtree_control")).expect("removed");
+                fs::remove_dir(groups.group(&comes)).expect("removed");
+            }
+        });
     }
 
     /// A process that wants all of the first processor, until it is dropped.

@@ -7,8 +7,11 @@ use gatehouse_model::Fault;
 
 use crate::tool;
 
-/// The first node's user; the others follow. Above Debian's system and ordinary users, below the subordinate ranges.
-pub(in crate::vmm) const FIRST_UID: u32 = 61_300;
+/// The first node's user; the others follow. Nobody else gives numbers out here: it is above systemd's dynamic users
+/// (61184 to 65519) and the 16 bits that Debian keeps to for all its users, and below the subordinate ranges that
+/// `useradd` gives to people (from 100000 on) and those of systemd's containers (from 524288 on; systemd.io/UIDS-GIDS).
+/// What a node has of an earlier number is given to its new one when it starts.
+pub(in crate::vmm) const FIRST_UID: u32 = 70_000;
 
 /// Whether this process may start others as other users: root outside of a user namespace with one user.
 pub(in crate::vmm) fn may_change_user() -> bool {

@@ -1,6 +1,7 @@
 //! The life of a node's process: its directory and interface, its console, its end.
 
 use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::Path;
 use std::process::Command;
@@ -8,6 +9,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use gatehouse_model::{Doing as _, Fault, NodeName};
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::Processes;
@@ -19,10 +21,17 @@ const KILLED: Duration = Duration::from_secs(10);
 
 impl Processes {
     /// A node's process: this agent's own child, or what `find` finds of an earlier agent's.
-    pub fn of_node(&self, node: &NodeName, find: impl FnOnce() -> Option<Pid>) -> Option<Pid> {
+    ///
+    /// # Errors
+    /// As `find`.
+    pub fn of_node(
+        &self,
+        node: &NodeName,
+        find: impl FnOnce() -> Result<Option<Pid>, Fault>,
+    ) -> Result<Option<Pid>, Fault> {
         if let Some(child) = self.children.lock().unwrap_or_else(PoisonError::into_inner).get_mut(node) {
             let alive = matches!(child.try_wait(), Ok(None));
-            return alive.then(|| i32::try_from(child.id()).ok().map(Pid::from_raw)).flatten();
+            return Ok(alive.then(|| i32::try_from(child.id()).ok().map(Pid::from_raw)).flatten());
         }
         find()
     }
@@ -72,21 +81,41 @@ impl Processes {
     /// Waits for the end of a node that was killed, and removes what it leaves.
     ///
     /// # Errors
-    /// It goes on.
-    pub fn bury(&self, node: &NodeName, find: impl Fn() -> Option<Pid>) -> Result<(), Fault> {
+    /// It goes on, or cannot be looked for.
+    pub fn bury(&self, node: &NodeName, find: impl Fn() -> Result<Option<Pid>, Fault>) -> Result<(), Fault> {
         if wait_off(&find, KILLED) {
             self.groups.forget(node);
             return Ok(());
         }
-        let process = find().map(|pid| format!(" as process {pid}")).unwrap_or_default();
+        let process = find()?.map(|pid| format!(" as process {pid}")).unwrap_or_default();
         Err(Fault::new(format!("node {node} runs on{process} after SIGKILL")))
     }
 }
 
-/// Waits until there is no process; false if there still is one after that time.
-pub(in crate::vmm) fn wait_off(find: impl Fn() -> Option<Pid>, at_most: Duration) -> bool {
+/// Whether a process was started with all of these arguments. One that is gone was not, nor one that this user may not
+/// look at.
+///
+/// # Errors
+/// `/proc` cannot be read: a node may be there all the same.
+pub(in crate::vmm) fn has_arguments(pid: i32, marks: &[String]) -> Result<bool, Fault> {
+    let line = match fs::read(format!("/proc/{pid}/cmdline")) {
+        Ok(line) => line,
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+                || error.raw_os_error() == Some(Errno::ESRCH as i32) =>
+        {
+            return fs::metadata("/proc/self").map(|_| false).doing(|| "looking into /proc");
+        }
+        Err(error) => return Err(error).doing(|| format!("reading the arguments of process {pid}")),
+    };
+    let has = |mark: &String| line.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes());
+    Ok(marks.iter().all(has))
+}
+
+/// Waits until there is no process; false if there still is one after that time, or it cannot be looked for.
+pub(in crate::vmm) fn wait_off(find: impl Fn() -> Result<Option<Pid>, Fault>, at_most: Duration) -> bool {
     let begun = Instant::now();
-    while find().is_some() {
+    while !matches!(find(), Ok(None)) {
         if begun.elapsed() >= at_most {
             return false;
         }

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use self::cgroup::Groups;
 pub(super) use self::identity::tap;
 use self::identity::{FIRST_UID, may_change_user};
-pub(super) use self::life::wait_off;
+pub(super) use self::life::{has_arguments, wait_off};
 use super::console::Consoles;
 use super::usage::{self, Usage};
 use super::{Vm, traffic};
@@ -75,9 +75,9 @@ impl Processes {
         let limits = &vm.node.limits;
         let disk = vm.stores.first().and_then(|store| disk_of(store, Path::new("/sys/dev/block")));
         let pids = || tree::of(Path::new("/proc"), pid).iter().map(|process| process.pid).collect();
-        let mut lacks = self.groups.hold(&vm.node.name, limits, disk.as_deref(), &pids)?;
-        lacks.extend(traffic::hold(&tap(vm.index), vm.index, limits.network_rate));
-        Ok(lacks)
+        let held = self.groups.hold(&vm.node.name, limits, disk.as_deref(), &pids);
+        let slowed = traffic::hold(&tap(vm.index), vm.index, limits.network_rate);
+        Ok(held?.into_iter().chain(slowed).collect())
     }
 
     /// What a node, whose first process is given where it is on, has used.

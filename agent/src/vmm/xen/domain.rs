@@ -16,11 +16,20 @@ pub(super) const BACK_ENDS: &str = "/sys/bus/xen-backend/devices";
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Domain {
     pub power: Power,
+    pub paused: bool,
     pub id: u32,
     /// In MiB.
     pub memory: u64,
     pub vcpus: u32,
     pub cpu_seconds: f64,
+}
+
+impl Domain {
+    /// Whether it was made and never let run, because whoever made it was cut off: one that a person has paused has used
+    /// a processor before.
+    pub fn awaits_its_start(self) -> bool {
+        self.power == Power::On && self.paused && self.cpu_seconds <= 0.0
+    }
 }
 
 /// The domains that Xen knows, by name.
@@ -63,7 +72,8 @@ pub(super) fn changes(vm: &Vm<'_>, now: Domain, started: &str, applied: Applied)
         all.push(format!("mem-set {name} {}m", memory.as_mib()));
     }
     if now.vcpus != *vcpus && within("vcpus", u64::from(*vcpus)) {
-        all.push(format!("vcpu-set {name} {vcpus}"));
+        // Of a start Xen takes any number; of a change only with -i more than the machine has.
+        all.push(format!("vcpu-set -i {name} {vcpus}"));
     }
     all.into_iter().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
 }
@@ -100,8 +110,15 @@ pub(super) fn read_list(text: &str) -> Domains {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [name, id, memory, vcpus, state, time] = words[..] else { return None };
         let power = if state.contains('s') || state.contains('d') { Power::Off } else { Power::On };
-        let (id, memory, vcpus) = (id.parse().ok()?, memory.parse().ok()?, vcpus.parse().ok()?);
-        Some((name.to_owned(), Domain { power, id, memory, vcpus, cpu_seconds: time.parse().ok()? }))
+        let domain = Domain {
+            power,
+            paused: state.contains('p'),
+            id: id.parse().ok()?,
+            memory: memory.parse().ok()?,
+            vcpus: vcpus.parse().ok()?,
+            cpu_seconds: time.parse().ok()?,
+        };
+        Some((name.to_owned(), domain))
     };
     text.lines().skip(1).filter_map(domain).collect()
 }
@@ -110,17 +127,24 @@ pub(super) fn read_list(text: &str) -> Domains {
 mod tests {
     use super::*;
 
+    const CE: Domain =
+        Domain { power: Power::On, paused: false, id: 3, memory: 512, vcpus: 1, cpu_seconds: 0.0 };
+
     #[test]
     fn a_domain_that_has_ended_is_off() {
         let list = "Name        ID   Mem VCPUs\tState\tTime(s)\n\
                     Domain-0     0  1024     2     r-----     100.0\n\
                     ce           3   512     1     -b----      12.3\n\
-                    se           4     0     1     --ps--      12.3\n";
+                    se           4     0     1     --ps--      12.3\n\
+                    ui           5   512     1     --p---       0.0\n\
+                    wn           6   512     1     --p---       7.1\n";
         let found = read_list(list);
-        let powers: Vec<_> = found.iter().map(|(name, domain)| (name.as_str(), domain.power)).collect();
-        assert_eq!(powers, [("Domain-0", Power::On), ("ce", Power::On), ("se", Power::Off)]);
-        let ce = Domain { power: Power::On, id: 3, memory: 512, vcpus: 1, cpu_seconds: 12.3 };
-        assert_eq!(found["ce"], ce);
+        let off = |name: &&str| found[*name].power == Power::Off;
+        let names = ["Domain-0", "ce", "se", "ui", "wn"];
+        assert_eq!(names.iter().filter(|name| off(name)).collect::<Vec<_>>(), [&"se"]);
+        let awaits = names.iter().filter(|name| found[**name].awaits_its_start());
+        assert_eq!(awaits.collect::<Vec<_>>(), [&"ui"], "a person has paused wn");
+        assert_eq!(found["ce"], Domain { cpu_seconds: 12.3, ..CE });
     }
 
     #[test]
@@ -128,20 +152,19 @@ mod tests {
         let site = include_str!("../../../../site-templates/minimal/site.toml");
         let mut site = gatehouse_model::Site::parse(site).expect("the template is right");
         let node = &mut site.nodes[0];
-        let now = Domain { power: Power::On, id: 3, memory: 512, vcpus: 1, cpu_seconds: 0.0 };
         let started = "memory = 512\nvcpus = 2\ncpu_weight = 64\n";
         assert_eq!((scheduled(started), scheduled("cap = 50\n")), ((64, None), (256, Some(50))));
         (node.limits.weight, node.limits.cap) = (64, Some(150));
         for (memory, vcpus, applied, expected) in [
             (512, 1, (64, Some(150)), &[][..]),
-            (512, 2, (64, None), &["sched-credit2 -d node1 -w 64 -c 150", "vcpu-set node1 2"]),
+            (512, 2, (64, None), &["sched-credit2 -d node1 -w 64 -c 150", "vcpu-set -i node1 2"]),
             (256, 3, (64, Some(150)), &["mem-set node1 256m"]),
             (1024, 1, (64, Some(150)), &[]),
         ] {
             (node.memory, node.vcpus) = (gatehouse_model::Size::mib(memory), vcpus);
             let vm = Vm { node, index: 0, stores: vec![], bridge: "gh0" };
             let lines: Vec<String> =
-                changes(&vm, now, started, applied).iter().map(|args| args.join(" ")).collect();
+                changes(&vm, CE, started, applied).iter().map(|args| args.join(" ")).collect();
             assert_eq!(lines, expected, "{memory} {vcpus}");
         }
     }
@@ -158,7 +181,7 @@ mod tests {
             count(&format!("back/{device}/statistics/rd_sect"), sectors);
         }
         count("net/vif3.0/statistics/rx_bytes", "100\n");
-        let domain = Domain { power: Power::On, id: 3, memory: 512, vcpus: 1, cpu_seconds: 12.3 };
+        let domain = Domain { cpu_seconds: 12.3, ..CE };
         let used = used(domain, &dir.path().join("net"), &dir.path().join("back"));
         let expected = Usage {
             cpu_seconds: 12.3,
