@@ -27,8 +27,7 @@ pub fn nic<'a>(rule: &NicRule, facts: &'a Facts) -> Result<&'a LinkFact, Refusal
 /// # Errors
 /// Not as many match as are wanted.
 pub fn disks<'a>(rule: &DiskRule, facts: &'a Facts) -> Result<Vec<&'a DiskFact>, Refusal> {
-    let against = |disk| [never(disk, facts), disk_against(rule, disk)].concat();
-    let judged: Vec<_> = facts.disks.iter().map(|disk| (disk, against(disk))).collect();
+    let judged: Vec<_> = facts.disks.iter().map(|disk| (disk, against(rule, disk, facts))).collect();
     let mut fits: Vec<&DiskFact> =
         judged.iter().filter(|(_, against)| against.is_empty()).map(|(disk, _)| *disk).collect();
     match rule.sort {
@@ -47,6 +46,17 @@ pub fn disks<'a>(rule: &DiskRule, facts: &'a Facts) -> Result<Vec<&'a DiskFact>,
         what,
         "change the keys of [[disk]] in site.toml so that they name the disk, or add sort",
     ))
+}
+
+/// Why a disk is not one that a rule names; nothing: it is.
+pub fn against(rule: &DiskRule, disk: &DiskFact, facts: &Facts) -> Vec<String> {
+    [never(disk, facts), disk_against(rule, disk)].concat()
+}
+
+/// Whether a rule means one certain disk, whatever else may show.
+pub fn is_exact(rule: &DiskRule) -> bool {
+    let exact = |text: &Option<String>| text.as_ref().is_some_and(|glob| !glob.contains(['*', '?']));
+    [&rule.serial, &rule.wwn, &rule.path].into_iter().any(exact)
 }
 
 /// Everything seen, a line each, with why it did not match.
@@ -120,10 +130,14 @@ fn disk_against(rule: &DiskRule, disk: &DiskFact) -> Vec<String> {
         ("serial", &rule.serial, &disk.serial),
         ("model", &rule.model, &disk.model),
         ("vendor", &rule.vendor, &disk.vendor),
-        ("wwn", &rule.wwn, &disk.wwn),
         ("bus", &rule.bus, &disk.bus),
     ] {
         text(&mut against, key, wanted.as_deref(), value.iter().map(String::as_str));
+    }
+    if let Some(wwn) = &rule.wwn
+        && !disk.wwn.iter().any(|value| matches(&bare(wwn), &bare(value)))
+    {
+        against.push(format!("wwn is not {wwn:?}"));
     }
     if let Some(ssd) = rule.ssd.filter(|ssd| *ssd != disk.ssd) {
         against.push(format!("ssd is not {ssd}"));
@@ -135,6 +149,13 @@ fn disk_against(rule: &DiskRule, disk: &DiskFact) -> Vec<String> {
         against.push(format!("larger than {}", round(most.as_bytes())));
     }
     against
+}
+
+/// A world wide name without what says of which kind it is: the kernel, lsblk and udev each write that in their own way.
+fn bare(wwn: &str) -> String {
+    let wwn = wwn.to_lowercase();
+    let rest = ["naa.", "eui.", "0x"].iter().find_map(|prefix| wwn.strip_prefix(prefix));
+    rest.map_or_else(|| wwn.clone(), str::to_owned)
 }
 
 fn text<'a>(
@@ -175,6 +196,27 @@ pub fn matches(glob: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wwn_is_named_in_any_of_its_forms() {
+        let disk = |wwn: &str| DiskFact { wwn: Some(wwn.into()), ..DiskFact::default() };
+        let fits = |rule: &str, wwn: &str| {
+            let rule = DiskRule { wwn: Some(rule.into()), ..DiskRule::default() };
+            disk_against(&rule, &disk(wwn)).is_empty()
+        };
+        for rule in ["naa.5000c500A1B2C3D4", "0x5000c500a1b2c3d4", "5000C500a1b2c3d4", "0x5000c500*", "naa.*"]
+        {
+            assert!(fits(rule, "naa.5000c500a1b2c3d4"), "{rule}");
+        }
+        assert!(fits("eui.0025385b71b00a12", "eui.0025385B71B00A12") && fits("t10.ATA*", "t10.ATA  X"));
+        assert!(!fits("0x5000c500", "naa.5000c500a1b2c3d4"));
+    }
+
+    #[test]
+    fn a_rule_without_globs_is_exact() {
+        let of = |serial: &str| DiskRule { serial: Some(serial.into()), ..DiskRule::default() };
+        assert!(is_exact(&of("Z1")) && !is_exact(&of("Z*")) && !is_exact(&DiskRule::default()));
+    }
 
     #[test]
     fn globs_match_whole_texts() {

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::claim::Claim;
 use super::md::Member;
 
+/// A world wide name that is longer than `uuid.` and a UUID is vendor, model and serial number once more: it is not shown.
+const LONGEST_WWN: usize = 41;
+
 /// A machine as it was found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -72,7 +75,7 @@ pub struct DiskFact {
     pub model: Option<String>,
     /// Vendor.
     pub vendor: Option<String>,
-    /// World wide name.
+    /// World wide name as the kernel writes it: `naa.5000c500a1b2c3d4`, `eui.0025385b71b00a12`.
     pub wwn: Option<String>,
     /// `nvme`, `sata`, `scsi`, `usb`, `virtio`, `xen`, `mmc`.
     pub bus: Option<String>,
@@ -145,6 +148,16 @@ impl Facts {
         self.disks.iter().find(|disk| disk.name == name)
     }
 
+    /// The other disks, to stand behind what is said of one.
+    pub fn beside(&self, disk: &DiskFact) -> String {
+        let others = list(self.disks.iter().filter(|other| other.name != disk.name));
+        if others.is_empty() {
+            "; no other disk was seen".to_owned()
+        } else {
+            format!("; beside it:{others}")
+        }
+    }
+
     /// The disk that the system was booted from.
     pub fn booted_from(&self) -> Option<&DiskFact> {
         self.boot_disk.as_deref().and_then(|name| self.disk(name))
@@ -194,9 +207,15 @@ pub fn part_device(disk: &str, number: u32) -> String {
 impl std::fmt::Display for DiskFact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.name, round(self.bytes))?;
-        for (word, value) in
-            [("", &self.vendor), ("", &self.model), ("serial ", &self.serial), ("on ", &self.bus)]
-        {
+        let wwn = self.wwn.as_ref().filter(|wwn| wwn.len() <= LONGEST_WWN);
+        for (word, value) in [
+            ("", self.vendor.as_ref()),
+            ("", self.model.as_ref()),
+            ("serial ", self.serial.as_ref()),
+            ("wwn ", wwn),
+            ("on ", self.bus.as_ref()),
+            ("at ", self.paths.first()),
+        ] {
             if let Some(value) = value {
                 write!(f, ", {word}{value}")?;
             }
@@ -248,6 +267,24 @@ mod tests {
         assert_eq!(part_device("sda", 8), "sda8");
         assert_eq!(part_device("nvme0n1", 8), "nvme0n1p8");
         assert_eq!(part_device("mmcblk0", 1), "mmcblk0p1");
+    }
+
+    #[test]
+    fn a_disk_is_shown_with_all_that_names_it() {
+        let mut disk = DiskFact {
+            name: "sda".into(),
+            bytes: 1 << 40,
+            serial: Some("Z1".into()),
+            wwn: Some("naa.5000c500a1b2c3d4".into()),
+            bus: Some("sata".into()),
+            paths: vec!["pci-0000:00:1f.2-ata-3.0".into(), "pci-0000:00:1f.2-ata-3".into()],
+            ..DiskFact::default()
+        };
+        let shown = "sda: 1024.0 GiB, serial Z1, wwn naa.5000c500a1b2c3d4, on sata, at pci-0000:00:1f.2-ata-3.0; \
+                     holds nothing";
+        assert_eq!(disk.to_string(), shown);
+        disk.wwn = Some(format!("t10.ATA     {:40} Z1", "ST1000"));
+        assert_eq!(disk.to_string(), shown.replace("wwn naa.5000c500a1b2c3d4, ", ""));
     }
 
     #[test]

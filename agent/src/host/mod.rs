@@ -11,6 +11,7 @@ pub mod args;
 pub mod backup;
 pub mod boot;
 pub mod bring;
+pub mod by_path;
 pub mod change;
 pub mod choose;
 pub mod claim;

@@ -47,6 +47,32 @@ const AT_START: [(u64, &[u8], &str); 27] = [
 /// How far the table above reaches.
 const HEAD: u64 = 0x2_2008;
 
+/// Partition tables of which blkid tells and which are read here: it counts one without an entry, too, which is no more
+/// than the mark in the first sector.
+const TABLES: [&str; 3] = ["dos", "gpt", "PMBR"];
+/// What blkid ends with: something was found, nothing was, several things that exclude each other were.
+const FOUND: i32 = 0;
+const NOTHING: i32 = 2;
+const SEVERAL: i32 = 8;
+
+/// What `blkid -p -o export` says of a whole disk, beyond its partition table: libblkid knows far more kinds than the
+/// table above. None if it has failed.
+pub fn of_blkid(code: Option<i32>, said: &str) -> Option<Vec<String>> {
+    match code {
+        Some(FOUND) => {
+            let value = |line: &str| {
+                let (key, value) = line.split_once('=')?;
+                let counts = key == "TYPE" || (key == "PTTYPE" && !TABLES.contains(&value));
+                counts.then(|| value.to_owned())
+            };
+            Some(said.lines().filter_map(value).collect())
+        }
+        Some(NOTHING) => Some(Vec::new()),
+        Some(SEVERAL) => Some(vec!["data of several kinds".to_owned()]),
+        _ => None,
+    }
+}
+
 /// The signatures on a device of so many bytes, each once, in the order of the tables.
 ///
 /// # Errors
@@ -161,6 +187,20 @@ mod tests {
         let mut bytes = with(0, b"XFSB");
         bytes[126] = 1;
         assert_eq!(found(bytes), "");
+    }
+
+    #[test]
+    fn what_blkid_says_counts_beyond_tables() {
+        let said = |code, text: &str| of_blkid(Some(code), text).map(|kinds| kinds.join(" "));
+        let bluestore = "DEVNAME=/dev/sdb\nTYPE=ceph_bluestore\nUSAGE=other\n";
+        assert_eq!(said(0, bluestore).as_deref(), Some("ceph_bluestore"));
+        assert_eq!(said(0, "DEVNAME=/dev/sdb\nPTUUID=01\nPTTYPE=sun\n").as_deref(), Some("sun"));
+        for table in TABLES {
+            assert_eq!(said(0, &format!("PTUUID=TYPE=x\nPTTYPE={table}\n")).as_deref(), Some(""));
+        }
+        assert_eq!(said(2, "").as_deref(), Some(""));
+        assert_eq!(said(8, "").as_deref(), Some("data of several kinds"));
+        assert_eq!((said(4, bluestore), of_blkid(None, bluestore)), (None, None));
     }
 
     #[test]

@@ -4,20 +4,27 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use gatehouse_disk::{Health, Part, guid_text, read_table};
-use gatehouse_model::Mac;
+use gatehouse_model::{Doing as _, Fault, Mac};
 
 use super::args::KernelArgs;
 use super::claim::{BLOCK, CLAIM_AT, Claim};
 use super::facts::{DiskFact, Dmi, Facts, Firmware, LinkFact, PartFact};
 use super::md::{MEMBER_AT, MEMBER_BYTES, Member};
-use super::signature;
+use super::{by_path, signature};
+use crate::node::component::program::watched;
 
 /// Block devices that are no disks of the machine.
 const NOT_DISKS: [&str; 9] = ["dm-", "fd", "loop", "md", "nbd", "ram", "sr", "zd", "zram"];
 /// /sys counts sizes in these, whatever the disk's own sectors are.
 const SYS_SECTOR: u64 = 512;
+/// Where every Debian has it, and the initramfs of the host and of a node's installer.
+const BLKID: &str = "/usr/sbin/blkid";
+/// How long it may take for one disk: as long as a kernel waits for a disk that does not answer.
+const BLKID_LIMIT: Duration = Duration::from_secs(30);
 
 /// Looks at the machine whose /sys, /proc and /dev are below `root`.
 pub fn survey(root: &Path, args: &KernelArgs) -> Facts {
@@ -72,11 +79,11 @@ fn disks(root: &Path) -> Vec<DiskFact> {
         .collect()
 }
 
-/// One disk; none if it has no medium.
+/// One disk; none if it has no medium, or if the kernel hides it: one of several paths to one of `nvme`.
 fn disk(root: &Path, name: &str) -> Option<DiskFact> {
     let sys = root.join("sys/block").join(name);
     let bytes = number(&sys.join("size"))? * SYS_SECTOR;
-    if bytes == 0 {
+    if bytes == 0 || number(&sys.join("hidden")) == Some(1) {
         return None;
     }
     let place = fs::canonicalize(&sys).unwrap_or_else(|_| sys.clone());
@@ -92,7 +99,7 @@ fn disk(root: &Path, name: &str) -> Option<DiskFact> {
         vendor: text(&device.join("vendor")).filter(|vendor| !vendor.starts_with("0x")),
         wwn: text(&sys.join("wwid")).or_else(|| text(&device.join("wwid"))),
         bus: bus(name, &place).map(str::to_owned),
-        paths: by_path(root, name),
+        paths: paths(root, name, &place),
         ssd: number(&sys.join("queue/rotational")) == Some(0),
         removable: number(&sys.join("removable")) == Some(1),
         read_only: number(&sys.join("ro")) == Some(1),
@@ -106,10 +113,15 @@ fn disk(root: &Path, name: &str) -> Option<DiskFact> {
 }
 
 /// Reads the table and looks for signatures on the disk and on every partition.
-pub(super) fn probe(root: &Path, fact: &mut DiskFact) -> Result<(), gatehouse_model::Fault> {
-    let mut device = File::open(root.join("dev").join(&fact.name))?;
+pub(super) fn probe(root: &Path, fact: &mut DiskFact) -> Result<(), Fault> {
+    let path = root.join("dev").join(&fact.name);
+    let mut device = File::open(&path)?;
     fact.holds = signature::find(&mut device, fact.bytes)?;
     fact.claim = claim(&mut device)?;
+    // What is known to hold something is not asked after again: most disks cost no process.
+    if fact.holds.iter().all(|kind| kind == signature::PROTECTIVE_MBR) {
+        fact.holds.extend(by_blkid(&path)?);
+    }
     let Some(table) = read_table(&mut device, fact.sector_size)? else { return Ok(()) };
     (fact.id, fact.primary_lost) = (Some(guid_text(&table.disk_guid)), table.health == Health::PrimaryLost);
     for part in &table.parts {
@@ -121,6 +133,19 @@ pub(super) fn probe(root: &Path, fact: &mut DiskFact) -> Result<(), gatehouse_mo
     }
     fact.partitions.sort_by_key(|part| part.number);
     Ok(())
+}
+
+/// What libblkid knows of a disk that looks blank. Where there is no blkid, our own table of signatures has to do.
+fn by_blkid(device: &Path) -> Result<Vec<String>, Fault> {
+    let mut command = Command::new(BLKID);
+    command.args(["-p", "-o", "export"]).arg(device).env("LC_ALL", "C");
+    let output = match watched(command, BLKID_LIMIT) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.doing(|| format!("starting {BLKID}"))?,
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    signature::of_blkid(output.status.code(), &said)
+        .ok_or_else(|| Fault::new(format!("blkid ended with {}: {}", output.status, said.trim())))
 }
 
 /// The claim on a disk; one that is too small has none.
@@ -219,16 +244,18 @@ fn bus(name: &str, place: &Path) -> Option<&'static str> {
         .map(|(_, bus)| *bus)
 }
 
-/// A disk's names under /dev/disk/by-path.
-fn by_path(root: &Path, name: &str) -> Vec<String> {
+/// A disk's names under /dev/disk/by-path; where there is no udev, those that it would give.
+fn paths(root: &Path, name: &str, place: &Path) -> Vec<String> {
     let dir = root.join("dev/disk/by-path");
     let leads_here = |link: &String| {
         fs::read_link(dir.join(link)).is_ok_and(|to| to.file_name().is_some_and(|last| last == name))
     };
-    names(&dir).into_iter().filter(leads_here).collect()
+    let links: Vec<String> = names(&dir).into_iter().filter(leads_here).collect();
+    if links.is_empty() { by_path::names(root, name, place) } else { links }
 }
 
-fn links(root: &Path) -> Vec<LinkFact> {
+/// The network interfaces with hardware behind them.
+pub fn links(root: &Path) -> Vec<LinkFact> {
     let net = root.join("sys/class/net");
     names(&net).into_iter().filter_map(|name| link(&net.join(&name), name)).collect()
 }
@@ -258,17 +285,9 @@ fn link(sys: &Path, name: String) -> Option<LinkFact> {
 
 /// `pci-0000:00:03.0`: the last PCI address on the way to a device.
 fn pci_path(device: &Path) -> Option<String> {
-    let address = |part: &str| {
-        let shape = "xxxx:xx:xx.x";
-        part.len() == shape.len()
-            && part
-                .chars()
-                .zip(shape.chars())
-                .all(|(c, s)| if s == 'x' { c.is_ascii_hexdigit() } else { c == s })
-    };
     let parts: Vec<String> =
         device.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
-    parts.iter().rfind(|part| address(part)).map(|part| format!("pci-{part}"))
+    parts.iter().rfind(|part| by_path::is_pci(part)).map(|part| format!("pci-{part}"))
 }
 
 /// Bytes of memory in the machine. Under a hypervisor /proc/meminfo tells only what this system got of it.

@@ -94,7 +94,10 @@ fn sees_what_is_there() {
         lines[0].starts_with("sda: 4 MiB, STICK, serial AB12, on scsi; holds cannot be read: "),
         "{lines:?}"
     );
-    assert_eq!(lines[1], "vda: 16 MiB, serial SYS, on virtio; holds partition table, gh-site, gh-root-a");
+    assert_eq!(
+        lines[1],
+        "vda: 16 MiB, serial SYS, on virtio, at pci-0000:00:04.0; holds partition table, gh-site, gh-root-a"
+    );
     let disk = facts.disk("vda").unwrap();
     assert_eq!(disk.paths, ["pci-0000:00:04.0"]);
     assert_eq!(disk.part("gh-root-a").unwrap().holds, ["erofs"]);
@@ -123,4 +126,57 @@ fn memory_under_a_hypervisor_is_that_of_the_modules() {
     assert_eq!(dmi_memory(&[127, 4, 0, 0, 0, 0]), None);
     assert_eq!(dmi_memory(&table[..20]), None);
     assert_eq!(dmi_memory(&[0, 0, 0, 0, 0, 0]), None);
+}
+
+/// A blank SCSI disk of 16 MiB.
+fn blank_disk(root: &Path, name: &str) {
+    write(root, &format!("sys/block/{name}/size"), "32768");
+    write(root, &format!("dev/{name}"), vec![0; 16 << 20]);
+}
+
+#[test]
+fn what_only_libblkid_knows_is_no_blank_disk() {
+    if !Path::new(BLKID).exists() && std::env::var_os("CI").is_none() {
+        println!("skipped, because there is no {BLKID}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for (name, at, magic) in [
+        ("sdb", 0, &b"bluestore block device\n"[..]),
+        ("sdc", 32, b"ORCLDISK"),
+        ("sdd", 2 << 20, b"\x5e\xf1\xab\x2f"),
+        // The mark of a PC partition table, without an entry.
+        ("sde", 510, b"\x55\xaa"),
+        ("sdf", 0, b""),
+    ] {
+        blank_disk(root, name);
+        let disk = fs::OpenOptions::new().write(true).open(root.join("dev").join(name)).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&disk, magic, at).unwrap();
+    }
+    let facts = survey(root, &KernelArgs::default());
+    let found: Vec<String> = facts.disks.iter().map(DiskFact::contents).collect();
+    assert_eq!(found, ["ceph_bluestore", "oracleasm", "VMFS", "nothing", "nothing"]);
+}
+
+#[test]
+fn the_hidden_paths_to_a_disk_are_no_disks() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for (name, hidden) in [("nvme0n1", "0"), ("nvme0c0n1", "1"), ("nvme0c1n1", "1")] {
+        blank_disk(root, name);
+        write(root, &format!("sys/block/{name}/wwid"), "eui.0025385b71b00a12");
+        write(root, &format!("sys/block/{name}/hidden"), hidden);
+    }
+    let facts = survey(root, &KernelArgs::default());
+    let names: Vec<&str> = facts.disks.iter().map(|disk| disk.name.as_str()).collect();
+    assert_eq!(names, ["nvme0n1"]);
+}
+
+#[test]
+fn paths_are_known_without_udev() {
+    let dir = machine();
+    fs::remove_dir_all(dir.path().join("dev/disk")).unwrap();
+    let facts = survey(dir.path(), &KernelArgs::default());
+    assert_eq!(facts.disk("vda").unwrap().paths, ["pci-0000:00:04.0", "virtio-pci-0000:00:04.0"]);
 }

@@ -8,7 +8,7 @@ use gatehouse_model::Fault;
 
 mod apt;
 pub mod client;
-mod component;
+pub(crate) mod component;
 mod configure;
 mod disks;
 pub mod download;

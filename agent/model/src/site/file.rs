@@ -109,7 +109,7 @@ pub struct DiskSection {
     /// Path under /dev/disk/by-path, or a kernel name under /dev.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// World wide name.
+    /// World wide name, in upper or lower case, with or without the `naa.`, `eui.` or `0x` before it: as `lsblk` says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wwn: Option<String>,
     /// How it is attached: `nvme`, `sata`, `scsi`, `usb`, `virtio`, `xen` or `mmc`.
@@ -267,10 +267,10 @@ pub struct MachineSection {
     /// Its model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Its kernel name under /dev.
+    /// Its path under /dev/disk/by-path, or its kernel name under /dev.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Its world wide name.
+    /// Its world wide name, as in `[[disk]]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wwn: Option<String>,
     /// How it is attached: `nvme`, `sata`, `scsi`, `usb`, `virtio`, `xen` or `mmc`.

@@ -126,7 +126,7 @@ pub struct DiskRule {
     pub vendor: Option<String>,
     /// Path under /dev/disk/by-path or a kernel name under /dev.
     pub path: Option<String>,
-    /// World wide name.
+    /// World wide name, with or without `naa.`, `eui.` or `0x`.
     pub wwn: Option<String>,
     /// `nvme`, `sata`, `scsi`, `usb`, `virtio`, `xen`, `mmc`.
     pub bus: Option<String>,
