@@ -88,6 +88,7 @@ impl std::fmt::Display for Plan {
 /// is not as the site needs it.
 pub fn plan(site: &Site, facts: &Facts, args: &KernelArgs) -> Result<Plan, Refusal> {
     let disk = boot_disk(facts, args)?;
+    mirror::check_claimed(disk)?;
     let pair = mirror::pair(disk, facts)?;
     if disk.part("gh-state").is_none() {
         check_destination(site, facts, args)?;

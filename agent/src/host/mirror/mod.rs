@@ -92,6 +92,27 @@ pub fn pair<'a>(booted: &'a DiskFact, facts: &'a Facts) -> Result<Option<Pair<'a
     Ok(Some(Pair { id, booted, partner, unfinished }))
 }
 
+/// What is kept on a disk is half of a mirror only where the disk's claim names the pair: without it nothing is known of
+/// the other half, and a half that is taken for a whole would be made anew.
+///
+/// # Errors
+/// It is a half, and the claim is gone.
+pub fn check_claimed(disk: &DiskFact) -> Result<(), Refusal> {
+    let named = disk.claim.as_ref().is_some_and(|claim| claim.pair.is_some());
+    let half = |array: &Array| disk.part(array.part()).filter(|part| part.member.is_some());
+    let Some(part) = Array::ALL.iter().find_map(half).filter(|_| !named) else { return Ok(()) };
+    let what = format!(
+        "{} ({}) is half of a mirror, and the mark on the disk that names the other half is gone: {disk}",
+        disk.part_device(part.number),
+        part.name
+    );
+    Err(Refusal::new(
+        what,
+        "nothing was changed; start from the mirror's other disk, with a blank one in the place of this one; if there is no \
+         other, mdadm --assemble --run in a rescue shell still reads what this one holds",
+    ))
+}
+
 /// Whether a disk was begun in the install that has finished the disk booted from.
 fn is_unfinished(disk: &DiskFact, booted: &DiskFact) -> bool {
     disk.claim == booted.claim

@@ -99,6 +99,18 @@ fn a_pair_is_of_two_disks_of_one_claim() {
 }
 
 #[test]
+fn a_half_without_its_claim_is_refused() {
+    let mut half = disk("vda", Some((7, true, false)));
+    check_claimed(&half).unwrap();
+    half.claim.as_mut().unwrap().pair = None;
+    let refusal = check_claimed(&half).unwrap_err();
+    assert!(refusal.what.starts_with("vda8 (gh-state) is half of a mirror"), "{}", refusal.what);
+    half.claim = None;
+    check_claimed(&half).unwrap_err();
+    check_claimed(&DiskFact { claim: None, ..disk("vda", None) }).unwrap();
+}
+
+#[test]
 fn equal_disks_may_differ_by_a_little() {
     let of = |gib: u64, sector_size| DiskFact { bytes: gib << 30, sector_size, ..DiskFact::default() };
     check_alike(&of(1000, 512), &of(991, 512)).unwrap();

@@ -87,21 +87,30 @@ impl std::fmt::Display for Target {
     }
 }
 
+/// What a choice is made by.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    site: &'a Site,
+    rule: &'a DiskRule,
+    facts: &'a Facts,
+}
+
 /// Chooses the disks: one, or those of a mirror that are not finished yet.
 ///
 /// # Errors
 /// The rule does not name as many, or one is not to be touched; every disk is listed with the reason.
 pub fn targets(site: &Site, facts: &Facts, args: &KernelArgs) -> Result<Targets, Refusal> {
     let rule = rule(site)?;
+    let asked = Asked { site, rule, facts };
     let named = args.reinstall.as_deref().map(|id| reinstalled(id, facts, args)).transpose()?;
     if rule.mirror {
-        return pair::targets(site, rule, facts, named);
+        return pair::targets(asked, named);
     }
     let (disk, standing) = if let Some(named) = named {
         named
     } else {
         let disk = choose::disks(rule, facts)?[0];
-        (disk, standing(disk, rule, site)?)
+        (disk, standing(disk, asked)?)
     };
     pair::check_kept(disk, &standing, false)?;
     let disks = vec![Target { disk: disk.name.clone(), standing }];
@@ -123,30 +132,48 @@ fn reinstalled<'a>(
     facts: &'a Facts,
     args: &KernelArgs,
 ) -> Result<(&'a DiskFact, Standing), Refusal> {
-    let free = |disk: &&DiskFact| never(disk, facts).is_empty();
-    let begun = |disk: &DiskFact| match &disk.claim {
-        Some(claim @ Claim { kind: ClaimKind::Reinstall { id: was, .. }, .. }) if was == id => {
-            let broken = disk.trouble.is_some() && !keeps(claim);
-            (broken || goes_on(disk, claim)).then(|| claim.clone())
+    let free = || facts.disks.iter().filter(|disk| never(disk, facts).is_empty());
+    let begun: Vec<(&DiskFact, &Claim)> =
+        free().filter_map(|disk| Some((disk, begun_anew(disk, id)?))).collect();
+    if let [(disk, claim), others @ ..] = begun.as_slice() {
+        // Both halves of a mirror are claimed by the id of the one that was named.
+        let halves = claim.pair.is_some() && others.iter().all(|(_, other)| other.pair == claim.pair);
+        if others.is_empty() || (halves && others.len() == 1) {
+            return Ok((disk, Standing::Resume((*claim).clone())));
         }
-        _ => None,
-    };
-    if let Some((disk, claim)) = facts.disks.iter().filter(free).find_map(|disk| Some((disk, begun(disk)?))) {
-        return Ok((disk, Standing::Resume(claim)));
+        return Err(several(id, begun.iter().map(|(disk, _)| *disk)));
     }
     let holds = |disk: &&DiskFact| disk.id.as_deref() == Some(id) && (disk.is_installed() || is_kept(disk));
-    let found = facts.disks.iter().filter(free).find(holds);
-    let Some(disk) = found else {
-        let seen = list(facts.disks.iter().map(|disk| {
-            let id = disk.id.as_deref().unwrap_or("no id");
-            let against = never(disk, facts);
-            let why = if against.is_empty() { String::new() } else { format!(": {}", against.join(", ")) };
-            format!("{id}: {disk}{why}")
-        }));
-        let what = format!("no install has the id {id} of gatehouse.reinstall; seen:{seen}");
-        return Err(Refusal::new(what, "write the id of the disk that is to be installed anew"));
-    };
-    Ok((disk, Standing::Reinstall { id: id.to_owned(), lose_all: args.lose_all }))
+    match free().filter(holds).collect::<Vec<_>>().as_slice() {
+        [disk] => Ok((disk, Standing::Reinstall { id: id.to_owned(), lose_all: args.lose_all })),
+        [] => Err(no_install(id, facts)),
+        disks => Err(several(id, disks.iter().copied())),
+    }
+}
+
+/// The claim of a reinstall by an id that was begun on a disk and not finished.
+fn begun_anew<'a>(disk: &'a DiskFact, id: &str) -> Option<&'a Claim> {
+    let named = |claim: &&Claim| matches!(&claim.kind, ClaimKind::Reinstall { id: was, .. } if was == id);
+    let claim = disk.claim.as_ref().filter(named)?;
+    let broken = disk.trouble.is_some() && !keeps(claim);
+    (broken || goes_on(disk, claim)).then_some(claim)
+}
+
+fn no_install(id: &str, facts: &Facts) -> Refusal {
+    let seen = list(facts.disks.iter().map(|disk| {
+        let id = disk.id.as_deref().unwrap_or("no id");
+        let against = never(disk, facts);
+        let why = if against.is_empty() { String::new() } else { format!(": {}", against.join(", ")) };
+        format!("{id}: {disk}{why}")
+    }));
+    let what = format!("no install has the id {id} of gatehouse.reinstall; seen:{seen}");
+    Refusal::new(what, "write the id of the disk that is to be installed anew")
+}
+
+/// A disk that was copied whole has the id of its original.
+fn several<'a>(id: &str, disks: impl Iterator<Item = &'a DiskFact>) -> Refusal {
+    let what = format!("several disks have the id {id} of gatehouse.reinstall:{}", list(disks));
+    Refusal::new(what, "pull out those that are copies, and start again")
 }
 
 /// Whether an install has left on it what cannot be made again.
@@ -183,7 +210,8 @@ fn goes_on(disk: &DiskFact, claim: &Claim) -> bool {
     }
 }
 
-fn standing(disk: &DiskFact, rule: &DiskRule, site: &Site) -> Result<Standing, Refusal> {
+fn standing(disk: &DiskFact, asked: Asked<'_>) -> Result<Standing, Refusal> {
+    let Asked { site, rule, facts } = asked;
     if let Some(claim) = disk.claim.as_ref().filter(|claim| goes_on(disk, claim)) {
         if keeps(claim) && claim.site != site.name.as_str() {
             let what = format!(
@@ -197,7 +225,8 @@ fn standing(disk: &DiskFact, rule: &DiskRule, site: &Site) -> Result<Standing, R
     if disk.is_installed() || is_kept(disk) {
         let id = disk.id.as_deref().unwrap_or_default();
         let what = format!(
-            "the disk holds an install of Gatehouse (id {id}), which is never erased by a rule: {disk}"
+            "the disk holds an install of Gatehouse (id {id}), which is never erased by a rule: {disk}{}",
+            facts.beside(disk)
         );
         let help = format!(
             "start it, or start with gatehouse.reinstall={id}, which keeps state and the nodes' disks \
@@ -212,7 +241,7 @@ fn standing(disk: &DiskFact, rule: &DiskRule, site: &Site) -> Result<Standing, R
     if rule.erase == Erase::Always {
         return Ok(Standing::Erase { lost });
     }
-    let what = format!("the disk that the rule names is not blank: {disk}");
+    let what = format!("the disk that the rule names is not blank: {disk}{}", facts.beside(disk));
     Err(Refusal::new(
         what,
         "take another disk, or write erase = \"always\" for it in site.toml if all of that may go",

@@ -1,24 +1,18 @@
 //! The two disks of a mirror: how each stands, seen together with the other one.
 
-use gatehouse_model::site::DiskRule;
-use gatehouse_model::{Refusal, Site};
+use gatehouse_model::Refusal;
 
-use super::{Standing, Target, Targets, goes_on, is_kept, keeps, standing};
+use super::{Asked, Standing, Target, Targets, goes_on, is_kept, keeps, standing};
 use crate::host::choose::{self, never};
 use crate::host::claim::{Claim, ClaimKind};
-use crate::host::facts::{DiskFact, Facts, list};
-use crate::host::mirror::check_alike;
+use crate::host::facts::{DiskFact, list};
+use crate::host::mirror::{check_alike, check_claimed};
 
 /// The disks of a mirror that are to be written: both, or that which is not finished.
-pub(super) fn targets(
-    site: &Site,
-    rule: &DiskRule,
-    facts: &Facts,
-    named: Option<(&DiskFact, Standing)>,
-) -> Result<Targets, Refusal> {
+pub(super) fn targets(asked: Asked<'_>, named: Option<(&DiskFact, Standing)>) -> Result<Targets, Refusal> {
     let (disks, pair) = match named {
-        Some((disk, standing)) => reinstalled(site, rule, facts, (disk, standing))?,
-        None => by_rule(site, rule, facts)?,
+        Some((disk, standing)) => reinstalled(asked, (disk, standing))?,
+        None => by_rule(asked)?,
     };
     Ok(Targets { disks, mirror: true, pair })
 }
@@ -30,7 +24,11 @@ pub(super) fn check_kept(disk: &DiskFact, standing: &Standing, mirror: bool) -> 
         Standing::Reinstall { lose_all, .. } => !lose_all,
         Standing::Blank | Standing::Erase { .. } => false,
     };
-    if !kept || mirror == pair_of(disk).is_some() {
+    if !kept {
+        return Ok(());
+    }
+    check_claimed(disk)?;
+    if mirror == pair_of(disk).is_some() {
         return Ok(());
     }
     let (is, wants, write) = if mirror {
@@ -56,8 +54,8 @@ fn begun(disk: &DiskFact) -> Option<&Claim> {
 
 type Chosen = (Vec<Target>, Option<String>);
 
-fn by_rule(site: &Site, rule: &DiskRule, facts: &Facts) -> Result<Chosen, Refusal> {
-    let chosen = choose::disks(rule, facts)?;
+fn by_rule(asked: Asked<'_>) -> Result<Chosen, Refusal> {
+    let chosen = choose::disks(asked.rule, asked.facts)?;
     let [one, other] = chosen.as_slice() else {
         return Err(Refusal::new("a mirror is of two disks", "write count = 2, or remove it"));
     };
@@ -65,8 +63,8 @@ fn by_rule(site: &Site, rule: &DiskRule, facts: &Facts) -> Result<Chosen, Refusa
     let mut disks = Vec::new();
     for disk in [*one, *other] {
         let standing = match resumed.filter(|claim| claim.pair.as_deref() == pair_of(disk)) {
-            Some(claim) => together(disk, claim, rule, site)?,
-            None => Some(standing(disk, rule, site)?),
+            Some(claim) => together(disk, claim, asked)?,
+            None => Some(standing(disk, asked)?),
         };
         disks.extend(standing.map(|standing| (disk, standing)));
     }
@@ -83,12 +81,7 @@ fn target((disk, standing): (&DiskFact, Standing)) -> Target {
 }
 
 /// How a disk stands whose pair's install was begun with a claim; none if it is finished.
-fn together(
-    disk: &DiskFact,
-    begun: &Claim,
-    rule: &DiskRule,
-    site: &Site,
-) -> Result<Option<Standing>, Refusal> {
+fn together(disk: &DiskFact, begun: &Claim, asked: Asked<'_>) -> Result<Option<Standing>, Refusal> {
     let own = disk.claim.as_ref();
     if disk.is_installed() && own == Some(begun) {
         return Ok(None);
@@ -103,58 +96,67 @@ fn together(
             if super::begun(disk, begun) {
                 Ok(Some(Standing::Blank))
             } else {
-                standing(disk, rule, site).map(Some)
+                standing(disk, asked).map(Some)
             }
         }
-        _ => standing(disk, rule, site).map(Some),
+        _ => standing(disk, asked).map(Some),
     }
 }
 
 /// The disk that was named and the other one of its pair, or a disk that takes that one's place.
-fn reinstalled(
-    site: &Site,
-    rule: &DiskRule,
-    facts: &Facts,
-    (disk, standing): (&DiskFact, Standing),
-) -> Result<Chosen, Refusal> {
+fn reinstalled(asked: Asked<'_>, (disk, standing): (&DiskFact, Standing)) -> Result<Chosen, Refusal> {
     check_kept(disk, &standing, true)?;
-    let pair = pair_of(disk);
-    let free = |other: &&DiskFact| other.name != disk.name && never(other, facts).is_empty();
-    let partner = facts.disks.iter().filter(free).find(|other| pair.is_some() && pair_of(other) == pair);
+    let (pair, partner) = (pair_of(disk), partner(disk, asked)?);
     let claim = match &standing {
         Standing::Resume(claim) => Some(claim),
         _ => None,
     };
     let other = if let Some(partner) = partner {
-        companion(partner, &standing, claim, (rule, site))?.map(|standing| (partner, standing))
+        companion(partner, &standing, claim, asked)?.map(|standing| (partner, standing))
     } else {
-        let partner = replacement(disk, rule, facts)?;
+        let partner = replacement(disk, asked)?;
         check_alike(disk, partner)?;
-        Some((partner, super::standing(partner, rule, site)?))
+        Some((partner, super::standing(partner, asked)?))
     };
     let disks = std::iter::once((disk, standing)).chain(other).map(target).collect();
     Ok((disks, pair.map(str::to_owned)))
+}
+
+/// The other disk of a mirror, if it is there.
+fn partner<'a>(disk: &DiskFact, asked: Asked<'a>) -> Result<Option<&'a DiskFact>, Refusal> {
+    let Some(pair) = pair_of(disk) else { return Ok(None) };
+    let of_pair = |other: &&DiskFact| {
+        other.name != disk.name && pair_of(other) == Some(pair) && never(other, asked.facts).is_empty()
+    };
+    let others: Vec<&DiskFact> = asked.facts.disks.iter().filter(of_pair).collect();
+    if others.len() > 1 {
+        let what =
+            format!("the mirror is of two disks, and these are of it too beside {disk}:{}", list(others));
+        return Err(Refusal::new(what, "pull out those that are not meant, and start again"));
+    }
+    Ok(others.first().copied())
 }
 
 fn companion(
     partner: &DiskFact,
     named: &Standing,
     claim: Option<&Claim>,
-    (rule, site): (&DiskRule, &Site),
+    asked: Asked<'_>,
 ) -> Result<Option<Standing>, Refusal> {
     match (claim, named) {
-        (Some(claim), _) => together(partner, claim, rule, site),
+        (Some(claim), _) => together(partner, claim, asked),
         (None, Standing::Reinstall { .. }) if partner.is_installed() || is_kept(partner) => {
             Ok(Some(named.clone()))
         }
-        _ => standing(partner, rule, site).map(Some),
+        _ => standing(partner, asked).map(Some),
     }
 }
 
 /// The disk that the rule names beside the one that is installed already.
-fn replacement<'a>(disk: &DiskFact, rule: &DiskRule, facts: &'a Facts) -> Result<&'a DiskFact, Refusal> {
+fn replacement<'a>(disk: &DiskFact, asked: Asked<'a>) -> Result<&'a DiskFact, Refusal> {
     let help = "put the mirror's other disk back, or put in a blank one of the same size that the rule names";
-    let chosen = choose::disks(rule, facts).map_err(|refusal| Refusal::new(refusal.what, help))?;
+    let chosen =
+        choose::disks(asked.rule, asked.facts).map_err(|refusal| Refusal::new(refusal.what, help))?;
     match chosen.as_slice() {
         [one, other] if one.name == disk.name => Ok(other),
         [other, one] if one.name == disk.name => Ok(other),
