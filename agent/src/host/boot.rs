@@ -115,7 +115,7 @@ impl Start {
         self.teller.host = site.name.to_string();
         set_clock(site.epoch)?;
         if site.network.nic.link.is_some() {
-            links::await_carriers(&mut self.facts, &self.args, Some(&self.root));
+            links::await_carriers(&mut self.facts, Some(&self.root));
         }
         let plan = plan::plan(&site, &self.facts, &self.args)?;
         self.plan = Some(plan.to_string());

@@ -26,6 +26,7 @@ pub mod git;
 pub mod import;
 pub mod journal;
 pub mod keeper;
+pub mod late;
 pub mod lifecycle;
 pub mod links;
 pub mod machines;

@@ -165,7 +165,8 @@ impl<'a> Install<'a> {
         stranger.wait_for_server(SERVER_WAIT)?;
         let Enrolled { client, own, disk } = self.introduce(&stranger)?;
         self.teller.connect(client.clone());
-        let disk = disk.map(|rule| own_disk::of_this_machine(&rule, &home.node)).transpose()?;
+        let mut waits = |why: &str| self.teller.say("waiting for disks", State::Progress, None, why);
+        let disk = disk.map(|rule| own_disk::of_this_machine(&rule, &home.node, &mut waits)).transpose()?;
         let fetched = client.profile()?;
         let profile =
             Profile::from_xml(&fetched.xml).map_err(Fault::of_problems).doing(|| "reading the profile")?;

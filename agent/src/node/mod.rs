@@ -18,7 +18,7 @@ mod grants;
 pub mod install;
 mod keep;
 mod layer;
-mod machine;
+pub(crate) mod machine;
 mod method;
 mod overlay;
 mod own_disk;

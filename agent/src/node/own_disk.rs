@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
+use std::time::Duration;
 
 use gatehouse_disk::{Synced, embed_grub};
 use gatehouse_model::site::{DiskRule, Erase};
@@ -9,10 +10,10 @@ use gatehouse_model::{Doing as _, Fault, FileRef, MachineBoot, NodeName, Refusal
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::host::args::KernelArgs;
-use crate::host::choose::{self, never};
-use crate::host::facts::{DiskFact, Facts};
+use crate::host::choose;
+use crate::host::facts::{DiskFact, Facts, list};
+use crate::host::late::{self, Watch};
 use crate::host::machines::menu::{self, MARK};
-use crate::host::survey;
 use crate::node::client::Client;
 use crate::node::disks::Made;
 use crate::node::download::{DepotFile, fetch};
@@ -41,32 +42,52 @@ pub(super) fn loaders_parts(node: &NodeName) -> [Wanted; 2] {
     [part("gh:bios", BIOS_MIB, Kind::BiosBoot), part(&label(node), ESP_MIB, Kind::Esp)]
 }
 
-/// Looks at the machine and chooses.
+/// Looks at the machine and chooses, once the disks that show late are there, too; `waits` hears what is waited for.
 ///
 /// # Errors
 /// As [`choose()`].
-pub(super) fn of_this_machine(rule: &DiskRule, node: &NodeName) -> Result<String, Fault> {
-    let facts = survey::survey(Path::new("/"), &KernelArgs::default());
-    Ok(choose(rule, &facts, node)?)
+pub(super) fn of_this_machine(
+    rule: &DiskRule,
+    node: &NodeName,
+    waits: &mut dyn FnMut(&str),
+) -> Result<String, Fault> {
+    let args = KernelArgs::default();
+    let mut machine = Watch::of_this_machine(&args);
+    // Enrolling has taken as long as most disks need.
+    Ok(machine.decide(late::quiet(rule, Duration::ZERO), |facts| choose(rule, facts, node), waits)?)
 }
 
-/// The disk that a node is put on: the one that it was on before, else the blank one that the rule names.
+/// The disk that a node is put on: of those that the rule names the one that it was on before, else the one there is, if
+/// it is blank. What is left of the node elsewhere does not count: the rule says where it belongs now.
 ///
 /// # Errors
 /// The rule does not name just one, or something is on it; every disk is listed.
 fn choose(rule: &DiskRule, facts: &Facts, node: &NodeName) -> Result<String, Refusal> {
-    let own = |disk: &&DiskFact| disk.part(&label(node)).is_some() && never(disk, facts).is_empty();
-    if let Some(disk) = facts.disks.iter().find(own) {
-        return Ok(disk.name.clone());
+    let named = |disk: &&DiskFact| choose::against(rule, disk, facts).is_empty();
+    let own = |disk: &&DiskFact| disk.part(&label(node)).is_some() && named(disk);
+    match facts.disks.iter().filter(own).collect::<Vec<_>>().as_slice() {
+        [] => {}
+        [disk] => return Ok(disk.name.clone()),
+        several => {
+            let seen = list(several.iter().copied());
+            let what =
+                format!("{node} was on each of these disks before, and the rule names all of them:{seen}");
+            return Err(Refusal::new(
+                what,
+                "pull out those that are not meant, or name the disk by serial, wwn or path in the node's machine = { … }",
+            ));
+        }
     }
-    let disk = choose::disks(rule, facts)?[0];
+    let help =
+        "change the keys of the node's machine = { … } in site.toml so that they name the disk, or add sort";
+    let disk = choose::disks(rule, facts).map_err(|refusal| Refusal::new(refusal.what, help))?[0];
     let blank = disk.holds.is_empty() && disk.partitions.is_empty() && disk.trouble.is_none();
     let host = disk.partitions.iter().any(|part| part.name.starts_with("gh-"));
     if blank || (rule.erase == Erase::Always && !host) {
         return Ok(disk.name.clone());
     }
     Err(Refusal::new(
-        format!("the disk that would be {node}'s is not blank: {disk}"),
+        format!("the disk that would be {node}'s is not blank: {disk}{}", facts.beside(disk)),
         "take another disk, or write erase = \"always\" into the node's machine = { … } if all of that may go; \
          a host's disk is never erased by a rule",
     ))
@@ -157,6 +178,10 @@ mod tests {
     }
 
     fn chosen(disks: Vec<DiskFact>, erase: Erase) -> Result<String, String> {
+        chosen_by(&DiskRule { count: 1, erase, ..DiskRule::default() }, disks)
+    }
+
+    fn chosen_by(rule: &DiskRule, disks: Vec<DiskFact>) -> Result<String, String> {
         let facts = Facts {
             disks,
             links: Vec::new(),
@@ -169,8 +194,7 @@ mod tests {
             boot_id: String::new(),
             dmi: crate::host::facts::Dmi::default(),
         };
-        let rule = DiskRule { count: 1, erase, ..DiskRule::default() };
-        choose(&rule, &facts, &"wn".parse().expect("a name")).map_err(|refusal| refusal.to_string())
+        choose(rule, &facts, &"wn".parse().expect("a name")).map_err(|refusal| refusal.to_string())
     }
 
     #[test]
@@ -187,6 +211,7 @@ mod tests {
             (vec![disk("sda", &["gh:other", "root"])], IfBlank),
             (vec![disk("sda", &["gh-esp", "gh-state"])], Always),
             (vec![disk("sda", &[]), disk("sdb", &[])], IfBlank),
+            (vec![disk("sda", &["gh:wn", "root"]), disk("sdb", &["gh:wn", "root"])], Always),
             (Vec::new(), Always),
         ] {
             let refused = chosen(disks.clone(), erase).expect_err("refused");
@@ -194,5 +219,19 @@ mod tests {
                 assert!(refused.contains(&disk.name), "{refused}");
             }
         }
+    }
+
+    /// A disk that the node has left, and that somebody may need, is not taken back for its old label.
+    #[test]
+    fn the_rule_goes_before_an_old_label() {
+        let path = |path: &str| DiskRule { count: 1, path: Some(path.into()), ..DiskRule::default() };
+        let disks = || vec![disk("sda", &["gh:wn", "root"]), disk("sdb", &[])];
+        assert_eq!(chosen_by(&path("sdb"), disks()), Ok("sdb".into()));
+        assert_eq!(chosen_by(&path("sda"), disks()), Ok("sda".into()));
+        let refused = chosen_by(&path("sdc"), disks()).expect_err("refused");
+        assert!(refused.contains("sda: ") && refused.contains("path is not \"sdc\""), "{refused}");
+        let left = vec![disk("sda", &["gh:wn", "root"]), disk("sdb", &["data"])];
+        let refused = chosen_by(&path("sdb"), left).expect_err("refused");
+        assert!(refused.contains("not blank: sdb: ") && refused.contains("beside it:\n  sda: "), "{refused}");
     }
 }

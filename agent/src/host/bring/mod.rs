@@ -35,7 +35,8 @@ use super::target::{Target, targets};
 use super::teller::Teller;
 use crate::control::board::now_millis;
 
-use super::{boot, choose, command, links, plan as first_boot, random, sites, survey};
+use super::late::{self, Watch};
+use super::{boot, choose, command, links, plan as first_boot, random, sites};
 use disk::NewDisk;
 use fat::Fats;
 use medium::{Medium, Stick};
@@ -47,8 +48,6 @@ use step::Step;
 const NOT_INSTALLED: &str = "this machine is not installed";
 /// How long the disk that the machine was started from may take to show: USB needs some seconds.
 const MEDIUM: Duration = Duration::from_secs(60);
-/// Disks that show later than the medium: a controller with many of them takes its time.
-const LATE_DISKS: Duration = Duration::from_secs(5);
 /// What would be the journal's file: there is no disk for it, and the claim on the disk is what counts.
 const NO_JOURNAL: &str = "/run/gatehouse/no-state/journal.jsonl";
 
@@ -58,22 +57,20 @@ const NO_JOURNAL: &str = "/run/gatehouse/no-state/journal.jsonl";
 /// The machine cannot be reset.
 pub fn run_bring() -> Result<(), Fault> {
     let teller = RefCell::new(Teller::new(Step::PHASE));
-    let (args, facts) = match command::kernel_args() {
-        Ok(args) => {
-            let facts = await_disks(&args);
-            (args, facts)
-        }
+    let args = match command::kernel_args() {
+        Ok(args) => args,
         Err(fault) => boot::wait(&mut teller.borrow_mut(), NOT_INSTALLED, &fault),
     };
-    if let (Some(origin), Some(link)) = (&args.from, facts.links.first()) {
+    let mut machine = await_disks(&args);
+    if let (Some(origin), Some(link)) = (&args.from, machine.facts.links.first()) {
         teller.borrow_mut().also = Some(net::tell(origin, link.mac));
     }
     let mut known = Known::default();
-    let result = install(&teller, &args, facts.clone(), &mut known);
+    let result = install(&teller, &args, &mut machine, &mut known);
     if let Err(fault) = &result {
         teller.borrow_mut().say("installing", State::Failed, &fault.to_string());
     }
-    report(&mut teller.borrow_mut(), &facts, &known, result.as_ref().err());
+    report(&mut teller.borrow_mut(), &machine.facts, &known, result.as_ref().err());
     if let Err(fault) = &result {
         boot::wait(&mut teller.borrow_mut(), NOT_INSTALLED, fault);
     }
@@ -119,22 +116,25 @@ fn report(teller: &mut Teller, facts: &Facts, known: &Known, fault: Option<&Faul
 fn install(
     teller: &RefCell<Teller>,
     args: &KernelArgs,
-    mut facts: Facts,
+    machine: &mut Watch<'_>,
     known: &mut Known,
 ) -> Result<(), Fault> {
-    let medium = open_medium(args, &facts)?;
+    let medium = open_medium(args, &machine.facts)?;
     let (contents, digest) = medium::contents(&*medium)?;
     known.contents = Some(digest);
-    let (site, files) = choose_site(&*medium, &facts, args)?;
+    let (site, files) = choose_site(&*medium, &machine.facts, args)?;
     teller.borrow_mut().host = site.name.to_string();
     boot::set_clock(site.epoch)?;
     by_rule(&site, args)?;
     if site.network.nic.link.is_some() {
-        links::await_carriers(&mut facts, args, None);
+        links::await_carriers(&mut machine.facts, None);
     }
-    choose::nic(&site.network.nic, &facts)?;
-    first_boot::check_memory(&site, &facts)?;
-    let targets = targets(&site, &facts, args)?;
+    choose::nic(&site.network.nic, &machine.facts)?;
+    first_boot::check_memory(&site, &machine.facts)?;
+    let targets = machine.decide(quiet(&site, args), |facts| targets(&site, facts, args), &mut |why| {
+        teller.borrow_mut().say("waiting for disks", State::Progress, why);
+    })?;
+    let facts = &machine.facts;
     let pair = format!("{:032x}", u128::from_be_bytes(random::id()?));
     let claim = plan::claim(site.name.as_str(), &targets, digest, &pair);
     let plan = |target: &Target| {
@@ -194,24 +194,24 @@ fn carry_out(
     Ok(())
 }
 
-/// The survey, once the disk that the machine was started from is there, and those that come after it.
-fn await_disks(args: &KernelArgs) -> Facts {
+/// The machine, once the disk that it was started from is there, and those that come after it.
+fn await_disks(args: &KernelArgs) -> Watch<'_> {
     let begun = Instant::now();
-    let mut facts = survey::of_this_machine(args);
-    let mut settled = Instant::now();
+    let mut machine = Watch::of_this_machine(args);
     while begun.elapsed() < MEDIUM {
-        let there = facts.boot_disk.is_some() || args.from.is_some();
-        if there && settled.elapsed() > LATE_DISKS {
+        let there = machine.facts.boot_disk.is_some() || args.from.is_some();
+        if there && machine.is_quiet(late::QUIET) {
             break;
         }
-        std::thread::sleep(Duration::from_millis(500));
-        let now = survey::of_this_machine(args);
-        if now.disks.len() != facts.disks.len() || now.boot_disk != facts.boot_disk {
-            settled = Instant::now();
-        }
-        facts = now;
+        machine.look();
     }
-    facts
+    machine
+}
+
+/// How long no disk may have come before the choice counts; one that was named by its id is not chosen by the rule.
+fn quiet(site: &Site, args: &KernelArgs) -> Duration {
+    let by_id = args.reinstall.is_some() && !site.disk.mirror;
+    if by_id { late::QUIET } else { late::quiet(&site.disk, late::QUIET) }
 }
 
 fn open_medium(args: &KernelArgs, facts: &Facts) -> Result<Box<dyn Medium>, Fault> {
