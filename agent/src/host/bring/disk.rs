@@ -23,8 +23,9 @@ use crate::host::facts::part_device;
 use crate::host::run::{Act as _, Host};
 use crate::host::{random, sys};
 
-/// What is cleared at both ends of a disk: tables and signatures lie there.
-const CLEARED: u64 = 1 << 20;
+/// What is cleared at both ends of a disk: tables and signatures lie there, the farthest of them (the copy of a LUKS header)
+/// at 4 MiB.
+const CLEARED: u64 = 8 << 20;
 /// Boot code in the first sector, before the partition records.
 const BOOT_CODE: usize = 440;
 /// The image's own partitions.
@@ -36,6 +37,7 @@ pub struct NewDisk<'a> {
     file: File,
     bytes: u64,
     sector_size: u64,
+    kept: Vec<Slice>,
     medium: &'a dyn Medium,
     contents: &'a Contents,
     fats: Fats<'a>,
@@ -64,8 +66,8 @@ impl<'a> NewDisk<'a> {
         let doing = || format!("opening {}", path.display());
         let mut file = OpenOptions::new().read(true).write(true).open(&path).doing(doing)?;
         let bytes = file.seek(SeekFrom::End(0)).doing(doing)?;
-        let (name, sector_size) = (plan.disk.clone(), plan.sector_size);
-        Ok(Self { name, file, bytes, sector_size, medium, contents, fats, told })
+        let (name, sector_size, kept) = (plan.disk.clone(), plan.sector_size, plan.kept.clone());
+        Ok(Self { name, file, bytes, sector_size, kept, medium, contents, fats, told })
     }
 
     /// The device of the finished disk's site partition, once the kernel was told of it; none if it was not.
@@ -80,9 +82,9 @@ impl<'a> NewDisk<'a> {
         Path::new(&device).exists().then_some(device)
     }
 
-    /// The disk's table; none if it has none or a damaged one.
-    fn table(&self) -> Option<Table> {
-        read_table(&mut &self.file, self.sector_size).ok().flatten()
+    /// The disk's table; none if it has none. One that cannot be read is a fault: what it kept would be forgotten.
+    fn table(&self) -> Result<Option<Table>, Fault> {
+        read_table(&mut &self.file, self.sector_size).doing(|| format!("reading {}", self.name))
     }
 
     /// Has what follows be read from the disk, not from what was written to it.
@@ -126,12 +128,16 @@ impl<'a> NewDisk<'a> {
     fn withhold(&self) -> Result<(), Fault> {
         self.file.write_all_at(&[0; BOOT_CODE], 0).doing(|| format!("writing {}", self.name))?;
         let table =
-            self.table().ok_or_else(|| Fault::new(format!("{} has no partition table", self.name)))?;
+            self.table()?.ok_or_else(|| Fault::new(format!("{} has no partition table", self.name)))?;
         let kept = table.parts.iter().filter(|part| !OWN.contains(&part.number)).cloned().collect();
         self.write(kept, table.disk_guid)
     }
 
     fn write(&self, parts: Vec<Part>, guid: [u8; 16]) -> Result<(), Fault> {
+        if let Some(lost) = self.kept.iter().find(|kept| !kept.is_among(&parts, self.sector_size)) {
+            let what = format!("{} of {}, which is to be kept, is not in its table", lost.name, self.name);
+            return Err(Fault::new(what).help("nothing was written to the table; start again"));
+        }
         let table = CheckedTable::new(parts, guid, self.bytes, self.sector_size)
             .map_err(|wrong| Fault::new(wrong.join("; ")))?;
         write_table(&table, &mut Synced(&self.file))
@@ -180,24 +186,16 @@ impl<'a> NewDisk<'a> {
     /// The image's partitions as they are wanted, in a good table, and the boot code before it.
     fn is_bootable(&self, slices: &[Slice]) -> Result<bool, Fault> {
         self.settle()?;
-        let Some(table) = self.table().filter(|table| table.health == Health::Whole) else {
+        let Some(table) = self.table()?.filter(|table| table.health == Health::Whole) else {
             return Ok(false);
         };
-        let there = |slice: &Slice| {
-            table.parts.iter().any(|part| {
-                let (start, bytes) = (part.start(self.sector_size), part.bytes(self.sector_size));
-                part.number == slice.number
-                    && part.name == slice.name
-                    && (start, bytes) == (slice.start, slice.bytes)
-            })
-        };
-        Ok(slices.iter().all(there)
+        Ok(slices.iter().all(|slice| slice.is_among(&table.parts, self.sector_size))
             && (self.sector_size != 512 || self.boot_code()?.iter().any(|byte| *byte != 0)))
     }
 
     /// First the boot code, which finds nothing yet; the primary table is written last of all.
     fn make_bootable(&self, slices: &[Slice]) -> Result<(), Fault> {
-        let kept = self.table().map(|table| table.parts).unwrap_or_default();
+        let kept = self.table()?.map(|table| table.parts).unwrap_or_default();
         let mut parts: Vec<Part> = kept.into_iter().filter(|part| !OWN.contains(&part.number)).collect();
         for slice in slices {
             parts.push(slice.to_part(random::id()?, self.sector_size));
@@ -234,7 +232,7 @@ impl Host<Step> for NewDisk<'_> {
                 self.settle()?;
                 let gone = |table: Table| table.parts.iter().all(|part| !OWN.contains(&part.number));
                 Ok(self.is_claimed(claim)?
-                    && self.table().is_some_and(gone)
+                    && self.table()?.is_some_and(gone)
                     && self.boot_code()?.iter().all(|byte| *byte == 0))
             }
             Step::CopyRoot { to, piece } | Step::CopyDepot { to, piece } => self.is_copied(to, piece),
@@ -268,6 +266,14 @@ impl Slice {
     /// Its bytes on a disk.
     fn window<'a>(&self, file: &'a File) -> gatehouse_disk::Window<&'a File> {
         gatehouse_disk::Window::new(file, &self.name, self.start, self.bytes)
+    }
+
+    /// Whether a table has it, at its place.
+    fn is_among(&self, parts: &[Part], sector_size: u64) -> bool {
+        parts.iter().any(|part| {
+            let place = (part.start(sector_size), part.bytes(sector_size));
+            part.number == self.number && part.name == self.name && place == (self.start, self.bytes)
+        })
     }
 
     fn to_part(&self, guid: [u8; 16], sector_size: u64) -> Part {

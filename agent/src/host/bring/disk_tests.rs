@@ -96,17 +96,22 @@ fn medium(breaks: Option<usize>) -> (Fake, Contents) {
 
 const SITE: &str = include_str!("../../../../site-templates/minimal/site.toml");
 
-/// One install with so many steps before the power fails; the answer is whether it came to its end.
-fn install(disk: &DiskFact, standing: Standing, breaks: Option<usize>, steps: usize) -> bool {
-    let (medium, contents) = medium(breaks);
+fn planned(disk: &DiskFact, standing: &Standing, medium: &Fake, contents: &Contents) -> BringPlan {
     let site = Site::parse(SITE).unwrap();
-    let target = Target { disk: disk.name.clone(), standing };
+    let target = Target { disk: disk.name.clone(), standing: standing.clone() };
     let targets = Targets { disks: vec![target.clone()], mirror: false, pair: None };
     let claim = plan::claim(site.name.as_str(), &targets, Digest::of(&medium.list), "");
-    let mut plan = plan::plan(&site, disk, &target, &claim, &contents).unwrap();
+    plan::plan(&site, disk, &target, &claim, contents).unwrap()
+}
+
+/// One install with so many steps before the power fails; the answer is whether it came to its end.
+fn install(disk: &DiskFact, standing: &Standing, breaks: Option<usize>, steps: usize) -> bool {
+    let (medium, contents) = medium(breaks);
+    let site = Site::parse(SITE).unwrap();
+    let mut plan = planned(disk, standing, &medium, &contents);
     let whole = steps >= plan.steps.len();
     plan.steps.truncate(steps);
-    let was = match &target.standing {
+    let was = match standing {
         Standing::Reinstall { id, .. } => Some(id.as_str()),
         _ => None,
     };
@@ -167,11 +172,11 @@ fn a_blank_disk_of_either_sector_size_is_installed() {
     for sector_size in [512, 4096] {
         let dir = tempfile::tempdir().unwrap();
         let disk = disk(&dir, sector_size);
-        assert!(install(&disk, Standing::Blank, None, 9));
+        assert!(install(&disk, &Standing::Blank, None, 9));
         assert!(is_whole(&disk), "{sector_size}");
         let first = table_of(&disk).unwrap();
         // A second install of the same disk has other ids.
-        assert!(install(&disk, Standing::Erase { lost: String::new() }, None, 9));
+        assert!(install(&disk, &Standing::Erase { lost: String::new() }, None, 9));
         assert_ne!(table_of(&disk).unwrap().disk_guid, first.disk_guid);
     }
 }
@@ -196,6 +201,36 @@ fn with_state(disk: &DiskFact) -> (DiskFact, u64) {
     (DiskFact { partitions: partitions.collect(), ..disk.clone() }, start)
 }
 
+/// A table that is damaged, or gone, between the first step of a reinstall and its last one.
+#[test]
+fn no_table_is_written_without_what_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let blank = disk(&dir, 512);
+    assert!(install(&blank, &Standing::Blank, None, 9));
+    let (disk, _) = with_state(&blank);
+    let standing = Standing::Reinstall { id: "id-1".into(), lose_all: false };
+    assert!(!install(&disk, &standing, None, 5));
+    let (medium, contents) = medium(None);
+    let site = Site::parse(SITE).unwrap();
+    let plan = planned(&disk, &standing, &medium, &contents);
+    let fats = Fats::new(&medium.list, &site, &medium.sites, None);
+    let mut new = NewDisk::open(&plan, &medium, &contents, fats, Box::new(drop)).unwrap();
+    let write = plan.steps.last().unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&disk.name).unwrap();
+    // Only the first one leaves the mark of a table.
+    for (at, damage, said) in
+        [(60, &[0xff][..], "reading the partition table"), (0, &[0; 512][..], "gh-state of ")]
+    {
+        for header in [512, DISK - 512] {
+            file.write_all_at(damage, header + at).unwrap();
+        }
+        let fault = new.apply(write).unwrap_err().to_string();
+        assert!(fault.contains(said), "{fault}");
+        assert!(said.starts_with("gh-state") || new.holds(write).is_err());
+        assert!(table_of(&disk).is_none(), "a table was written");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
@@ -208,17 +243,17 @@ proptest! {
         let mut standing = Standing::Blank;
         let mut kept = None;
         if again {
-            prop_assert!(install(&disk, Standing::Blank, None, 9));
+            prop_assert!(install(&disk, &Standing::Blank, None, 9));
             let (with, at) = with_state(&disk);
             (disk, kept) = (with, Some(at));
             standing = Standing::Reinstall { id: "id-1".into(), lose_all: false };
         }
         for (steps, breaks) in cuts {
-            let done = install(&disk, standing.clone(), breaks, steps);
+            let done = install(&disk, &standing, breaks, steps);
             // Before its first step a reinstall has changed nothing.
             prop_assert!(done || steps == 0 || !is_whole(&disk));
         }
-        prop_assert!(install(&disk, standing, None, 9));
+        prop_assert!(install(&disk, &standing, None, 9));
         prop_assert!(is_whole(&disk));
         if let Some(at) = kept {
             let mut bytes = [0; 25];

@@ -150,3 +150,17 @@ fn a_disk_whose_table_is_missing_is_finished_by_the_other() {
     let seen = facts(&disks);
     assert!(!mirror::pair(&seen.disks[0], &seen).unwrap().unwrap().unfinished);
 }
+
+/// What was on a disk whose table cannot be read is not known: it is not given a new one.
+#[test]
+fn a_disk_whose_table_is_damaged_is_not_finished() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let disks = two(&dirs);
+    assert!(bring(&disks, &KernelArgs::default(), usize::MAX, "pair-1"));
+    let file = OpenOptions::new().write(true).open(&disks[1].name).unwrap();
+    for header in [512, DISK - 512] {
+        file.write_all_at(b"damage", header + 60).unwrap();
+    }
+    finish::finish(&disks[1].name, &disks[0].name, 512).unwrap_err();
+    assert!(read_table(&mut File::open(&disks[1].name).unwrap(), 512).is_err());
+}

@@ -30,6 +30,8 @@ pub struct BringPlan {
     pub disk: String,
     /// Bytes in a sector of it.
     pub sector_size: u64,
+    /// The partitions that stay as they are: no table is written without them.
+    pub kept: Vec<Slice>,
     /// In this order; the last one makes the disk bootable.
     pub steps: Vec<Step>,
 }
@@ -66,12 +68,12 @@ pub fn plan(
     contents: &Contents,
 ) -> Result<BringPlan, Refusal> {
     let (name, claim) = (disk.name.clone(), claim.clone());
-    let (slices, first) = if keeps(&target.standing) {
-        (old(disk, contents, &claim)?, Step::Withhold { disk: name.clone(), claim })
+    let slices = fresh(&contents.partitions, disk.sector_size);
+    let (kept, first) = if keeps(&target.standing) {
+        (kept(disk, &slices, &claim)?, Step::Withhold { disk: name.clone(), claim })
     } else {
-        let slices = fresh(&contents.partitions, disk.sector_size);
         check_room(site, disk, &slices, claim.pair.is_some())?;
-        (slices, Step::Clear { disk: name.clone(), claim })
+        (Vec::new(), Step::Clear { disk: name.clone(), claim })
     };
     let slice = |wanted: &str| {
         let found = slices.iter().find(|slice| slice.name == wanted).cloned();
@@ -90,7 +92,7 @@ pub fn plan(
         Step::MakeSite { to: slice(SITE)? },
         Step::WriteTable { disk: name.clone(), slices },
     ];
-    Ok(BringPlan { disk: name, sector_size: disk.sector_size, steps })
+    Ok(BringPlan { disk: name, sector_size: disk.sector_size, kept, steps })
 }
 
 /// Whether the first boot will find the room that it needs, before anything is lost.
@@ -137,18 +139,25 @@ fn fresh(parts: &[ContentPart], sector_size: u64) -> Vec<Slice> {
     parts.iter().map(place).collect()
 }
 
-/// Where they are on an installed disk. While its install is not finished they are not in its table: there they lie as
-/// they would on a fresh one, and what is kept begins behind them.
-fn old(disk: &DiskFact, contents: &Contents, claim: &Claim) -> Result<Vec<Slice>, Refusal> {
-    let slices = fresh(&contents.partitions, disk.sector_size);
+/// What stays on an installed disk, which must begin behind what is written. While its install is not finished the image's
+/// own partitions are not in its table: they lie as they would on a fresh one.
+fn kept(disk: &DiskFact, slices: &[Slice], claim: &Claim) -> Result<Vec<Slice>, Refusal> {
     let end = slices.iter().map(|slice| slice.start + slice.bytes).max().unwrap_or(0);
-    let kept = disk.partitions.iter().filter(|part| slices.iter().all(|slice| slice.number != part.number));
-    let Some(first) = kept.min_by_key(|part| part.start) else {
+    let others = disk.partitions.iter().filter(|part| slices.iter().all(|slice| slice.number != part.number));
+    let kept: Vec<Slice> = others
+        .map(|part| Slice {
+            number: part.number,
+            name: part.name.clone(),
+            start: part.start,
+            bytes: part.bytes,
+        })
+        .collect();
+    let Some(first) = kept.iter().min_by_key(|part| part.start) else {
         let what = format!("{} has no partition that could be kept", disk.name);
         return Err(Refusal::new(what, "add gatehouse.lose=all to install it as if it were blank"));
     };
     if end <= first.start {
-        return Ok(slices);
+        return Ok(kept);
     }
     let what = format!(
         "this version needs {} before what is kept on {} ({}), which begins at {}; claimed by {}",

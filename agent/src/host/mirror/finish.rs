@@ -45,7 +45,8 @@ pub fn finish(disk: &str, from: &str, sector_size: u64) -> Result<(), Fault> {
         part.guid = random::id()?;
     }
     let system = parts.clone();
-    let kept = read_table(&mut other, sector_size).ok().flatten();
+    // One that cannot be read is no empty one: what is kept would be forgotten.
+    let kept = read_table(&mut other, sector_size)?;
     parts.extend(kept.into_iter().flat_map(|table| table.parts).filter(|part| !is_own(part)));
     parts.sort_by_key(|part| part.first_lba);
     let table = CheckedTable::new(parts, random::id()?, bytes, sector_size)
