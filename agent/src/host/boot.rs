@@ -92,7 +92,8 @@ pub fn run_boot(options: &BootOptions) -> Result<(), Fault> {
 pub fn wait(teller: &mut Teller, what: &str, fault: &Fault) -> ! {
     let text = format!(
         "\ngatehouse: {what}\n{}\
-         gatehouse: nothing else is done; switch it off, or start it with break=bottom for a shell\n",
+         gatehouse: nothing else is done; switch it off, or start it again: the boot menu (Esc stops it) has a rescue \
+         shell\n",
         fault.render()
     );
     loop {

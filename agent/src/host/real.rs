@@ -15,7 +15,7 @@ use super::action::{Action, Wanted};
 use super::facts::DiskFact;
 use super::files::write_whole;
 use super::import::{self, SiteFiles};
-use super::mirror::{finish, mdadm};
+use super::mirror::{Array, finish, mdadm};
 use super::run::Host;
 use super::{mounts, random, signature, sys, tree};
 use crate::tool;
@@ -199,7 +199,22 @@ pub fn state_is_made(device: &str) -> Result<bool, Fault> {
         return Ok(true);
     }
     Err(Fault::new(format!("state on {} was made before and is damaged", path.display()))
-        .help(format!("start with break=bottom and run e2fsck {}; nothing was changed", path.display())))
+        .help(how_to_check(device)))
+}
+
+/// What a person does about a damaged state, in the rescue shell: nothing is mounted or put together there.
+fn how_to_check(device: &str) -> String {
+    let together = match Array::ALL.iter().find(|array| array.device() == device) {
+        Some(array) => format!(
+            "mdadm --assemble --run /dev/{device} the partitions {} of both disks, then ",
+            array.part()
+        ),
+        None => String::new(),
+    };
+    format!(
+        "nothing was changed; take the rescue shell of the boot menu (Esc stops it) and run {together}e2fsck -f \
+         /dev/{device}"
+    )
 }
 
 /// Mounts state, which must have been made.
@@ -272,4 +287,17 @@ fn clear(file: &File, start: u64, length: u64) -> std::io::Result<()> {
     let zeros = vec![0; usize::try_from(CLEARED.min(length)).unwrap_or(0)];
     file.write_all_at(&zeros, start)?;
     file.write_all_at(&zeros, start + length - zeros.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_state_is_checked_where_it_lies() {
+        let check = "nothing was changed; take the rescue shell of the boot menu (Esc stops it) and run ";
+        assert_eq!(how_to_check("sda8"), format!("{check}e2fsck -f /dev/sda8"));
+        let halves = "mdadm --assemble --run /dev/md8 the partitions gh-state of both disks, then ";
+        assert_eq!(how_to_check("md8"), format!("{check}{halves}e2fsck -f /dev/md8"));
+    }
 }
