@@ -1,22 +1,21 @@
 //! `gatehouse customize`: other sites in a built image. Only its site partition is written, and of that only what
-//! differs; everything else of the image is for any site that wants the same packages.
+//! differs; everything else of the image is for any site that wants the same packages. What tells of the image, and
+//! what machines that start from the network are given, has the same sites afterwards.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use gatehouse_disk::Part;
 use gatehouse_lcfg::publish;
 use gatehouse_model::site::{BOOT_CFG, InstallTo, Match, boot_cfg};
 use gatehouse_model::{Doing as _, Fault, Lock, Problem, Site};
 
 use super::Delivery;
-use crate::image::{Content, LOCK, SITE, describe_anew, site_of, site_part};
+use crate::image::netboot::{PXE, Renewed};
+use crate::image::{Content, LOCK, SITE, describe_anew, next, site_as_it_is, site_part};
 use crate::site_dir::SiteDir;
 use crate::{cli, commands, lock, term};
-
-/// What is compared and written at a time.
-const BLOCK: usize = 64 << 10;
 
 /// A site that goes into an image.
 struct New {
@@ -28,18 +27,22 @@ struct New {
 /// `gatehouse customize`.
 ///
 /// # Errors
-/// Problems of any of the sites, all of them; a site wants packages that the image does not have.
+/// Problems of any of the sites, all of them; a site wants packages that the image does not have; another process
+/// changes the image (exit 4).
 pub fn run(args: &cli::Customize) -> Result<(), Fault> {
-    let delivery = Delivery::open(&args.out)?;
-    let there = site_of(&delivery.image)?;
+    let (delivery, _held) = Delivery::hold(&args.out)?;
+    let image = &delivery.image;
+    let part = partition(&delivery)?;
+    // What a cut has left half written there cannot be read.
+    next::put(image, &part)?;
+    let there = site_as_it_is(image)?;
     let text = there.iter().find(|(path, _)| path == LOCK || path.ends_with(&format!("/{LOCK}")));
     let text = text.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned());
     let text = text.ok_or_else(|| Fault::new("the image has no lock on its site partition"))?;
     let locked = Lock::parse(&text).map_err(Fault::of_problems)?;
     let sites = checked(&args.sites, &locked)?;
     let files = contents(&sites, &text)?;
-    let changed = put(&delivery, files)?;
-    describe_anew(&delivery.dir, &delivery.image, delivery.manifest.as_ref())?;
+    let changed = put(&delivery, &part, files)?;
     for new in sites.iter().filter(|new| sites.len() > 1 && new.site.matches == Match::default()) {
         term::say(&format!(
             "{}: has no [match], so that it is taken only with gatehouse.site={}",
@@ -47,8 +50,13 @@ pub fn run(args: &cli::Customize) -> Result<(), Fault> {
         ));
     }
     let names: Vec<String> = sites.iter().map(|new| new.site.name.to_string()).collect();
-    term::say(&format!("{}: {} ({} KiB written)", delivery.image.display(), names.join(", "), changed >> 10));
+    term::say(&format!("{}: {} ({} KiB written)", image.display(), names.join(", "), changed >> 10));
     Ok(())
+}
+
+fn partition(delivery: &Delivery) -> Result<Part, Fault> {
+    let part = delivery.table()?.parts.into_iter().find(|part| part.name == SITE);
+    part.ok_or_else(|| Fault::new("the image has no site partition"))
 }
 
 /// The sites, or all problems of all of them.
@@ -57,11 +65,14 @@ fn checked(paths: &[PathBuf], locked: &Lock) -> Result<Vec<New>, Fault> {
     for path in paths {
         let shown = path.display().to_string();
         match open(path, locked) {
-            Ok(new) if names.insert(new.site.name.clone()) => sites.push(new),
             Ok(new) => {
-                let what =
-                    format!("another site on the medium is called {} too; rename one of them", new.site.name);
-                problems.push(Problem::at(format!("{shown}/site.toml"), 0, what));
+                let twice = !names.insert(new.site.name.clone());
+                let what = twice.then(|| {
+                    format!("another site on the medium is called {} too; rename one of them", new.site.name)
+                });
+                let wrong = what.into_iter().chain(overruled(paths.len(), new.site.install.to));
+                problems.extend(wrong.map(|what| Problem::at(format!("{shown}/site.toml"), 0, what)));
+                sites.push(new);
             }
             Err(fault) if fault.problems().is_empty() => return Err(fault),
             Err(fault) => problems.extend(fault.problems().iter().map(|problem| {
@@ -71,6 +82,15 @@ fn checked(paths: &[PathBuf], locked: &Lock) -> Result<Vec<New>, Fault> {
         }
     }
     if problems.is_empty() { Ok(sites) } else { Err(Fault::of_problems(problems)) }
+}
+
+/// Where a medium installs to is said once for all of its sites, before anybody knows which of them a machine is.
+fn overruled(sites: usize, to: Option<InstallTo>) -> Option<String> {
+    (sites > 1 && to == Some(InstallTo::SelfDisk)).then(|| {
+        "[install] to = \"self\" cannot be on a medium with several sites, which installs to the disk that the rule \
+         names; write to = \"rule\" or leave it out, or give this site a medium of its own"
+            .to_owned()
+    })
 }
 
 fn open(path: &Path, locked: &Lock) -> Result<New, Fault> {
@@ -120,23 +140,36 @@ fn contents(sites: &[New], locked: &str) -> Result<Vec<Content>, Fault> {
     Ok(files)
 }
 
-/// Writes what differs; says how much that was.
-fn put(delivery: &Delivery, files: Vec<Content>) -> Result<usize, Fault> {
-    let doing = || format!("writing {}", delivery.image.display());
-    let table = delivery.table()?;
-    let part = table.parts.iter().find(|part| part.name == SITE);
-    let part = part.ok_or_else(|| Fault::new("the image has no site partition"))?;
-    let mut image = OpenOptions::new().read(true).write(true).open(&delivery.image).doing(doing)?;
-    let new = site_part::filesystem(&mut image, part, delivery.epoch(), files)?;
-    let (start, mut changed, mut old) = (part.start(crate::image::SECTOR), 0, vec![0; BLOCK]);
-    for (at, block) in (start..).step_by(BLOCK).zip(new.chunks(BLOCK)) {
-        let old = &mut old[..block.len()];
-        image.read_exact_at(old, at).doing(doing)?;
-        if old != block {
-            image.write_all_at(block, at).doing(doing)?;
-            changed += block.len();
+/// Puts the sites into the image and into all that tells of it; says how much of the image was written. A cut at any
+/// moment is mended by the next run.
+fn put(delivery: &Delivery, part: &Part, files: Vec<Content>) -> Result<usize, Fault> {
+    let Delivery { dir, image, manifest } = delivery;
+    let pxe = delivery.pxe().map(|pxe| Renewed::of(&pxe, &files)).transpose()?;
+    let mut file = File::open(image).doing(|| format!("opening {}", image.display()))?;
+    next::keep(image, &site_part::filesystem(&mut file, part, delivery.epoch(), files)?)?;
+    let changed = next::put(image, part)?;
+    describe_anew(dir, image, manifest.as_ref())?;
+    if let Some(pxe) = pxe {
+        pxe.put()?;
+        term::say(&format!("{PXE}/ has the same sites; where `gatehouse serve` runs, start it again"));
+    }
+    next::done(image)?;
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_site_of_several_installs_to_the_medium() {
+        for (sites, to, wrong) in [
+            (1, Some(InstallTo::SelfDisk), false),
+            (2, Some(InstallTo::SelfDisk), true),
+            (2, Some(InstallTo::Rule), false),
+            (2, None, false),
+        ] {
+            assert_eq!(overruled(sites, to).is_some(), wrong, "{sites} {to:?}");
         }
     }
-    image.sync_data().doing(doing)?;
-    Ok(changed)
 }

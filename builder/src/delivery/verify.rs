@@ -1,5 +1,6 @@
 //! `gatehouse verify`: whether what was delivered is still what was built.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Component, Path};
 
@@ -8,8 +9,10 @@ use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageManifest, I
 
 use super::Delivery;
 use crate::cache::digest_file;
-use crate::image::netboot::PXE;
-use crate::image::{LOCK, SECTOR, SUMS, digest_inside, digest_of, site_of};
+use crate::image::netboot::{self, PXE};
+use crate::image::{
+    BMAP, LOCK, MANIFEST, SECTOR, SUMS, digest_inside, digest_of, installs, map_of, next, site_of,
+};
 use crate::{cli, parallel, term};
 
 /// `gatehouse verify`.
@@ -18,6 +21,7 @@ use crate::{cli, parallel, term};
 /// A digest does not match, a file is missing or damaged (exit 5): all of them are listed.
 pub fn run(args: &cli::Verify) -> Result<(), Fault> {
     let delivery = Delivery::open(&args.out)?;
+    next::refuse(&delivery.image).map_err(|cut| Fault::from(cut).exit(Exit::Mismatch))?;
     let Some(manifest) = &delivery.manifest else {
         let text =
             format!("there is no manifest for {}, so nothing says what it must be", delivery.image.display());
@@ -26,10 +30,11 @@ pub fn run(args: &cli::Verify) -> Result<(), Fault> {
             .help("copy manifest.json and SHA256SUMS along with the image"));
     };
     let bar = term::bar("taking digests", term::Unit::Time, 0);
-    let checks: [Check<'_>; 5] = [
-        &|| sums(&delivery.dir),
-        &|| pxe(&delivery.dir),
+    let checks: [Check<'_>; 6] = [
+        &|| sums(&delivery.dir, &required(manifest), MANIFEST),
+        &|| Ok(pxe(&delivery)),
         &|| partitions(&delivery, manifest),
+        &|| Ok(map(&delivery, manifest)),
         &|| Ok(compressed(&delivery.dir, manifest)),
         &|| Ok(site(&delivery, manifest)),
     ];
@@ -49,8 +54,19 @@ pub fn run(args: &cli::Verify) -> Result<(), Fault> {
 /// Answers with a line for each thing that does not match.
 type Check<'a> = &'a (dyn Fn() -> Result<Vec<String>, Fault> + Sync);
 
-/// Every file that SHA256SUMS names.
-fn sums(dir: &Path) -> Result<Vec<String>, Fault> {
+/// What SHA256SUMS must name: by the names of files, with their digests where somebody else knows them too.
+type Required = BTreeMap<String, Option<Digest>>;
+
+/// That of the directory of a build. An image whose sites were changed has no digest.
+fn required(manifest: &ImageManifest) -> Required {
+    let image = manifest.image.sha256.map(|sha256| (manifest.image.path.clone(), Some(sha256)));
+    let compressed = manifest.compressed.as_ref().map(|file| (file.path.clone(), Some(file.sha256)));
+    let told = [BMAP, MANIFEST].map(|name| (name.to_owned(), None));
+    image.into_iter().chain(compressed).chain(told).collect()
+}
+
+/// Every file that SHA256SUMS names, and those that it must name; `by` knows the digests of some.
+fn sums(dir: &Path, required: &Required, by: &str) -> Result<Vec<String>, Fault> {
     let path = dir.join(SUMS);
     let Ok(text) = fs::read_to_string(&path) else { return Ok(vec![format!("{SUMS} is missing")]) };
     let files: Result<Vec<_>, String> = text.lines().map(sum).collect();
@@ -58,6 +74,16 @@ fn sums(dir: &Path) -> Result<Vec<String>, Fault> {
         Ok(files) => files,
         Err(wrong) => return Ok(vec![wrong]),
     };
+    let mut wrong = Vec::new();
+    for (name, known) in required {
+        match files.iter().find(|(_, file)| file == name) {
+            None => wrong.push(format!("{SUMS} does not name {name}")),
+            Some((digest, _)) if known.is_some_and(|known| known != *digest) => {
+                wrong.push(format!("{SUMS} and {by} have different digests of {name}"));
+            }
+            Some(_) => {}
+        }
+    }
     let judged = parallel::each(&files, parallel::processors(), |(digest, name)| {
         Ok(match digest_file(&dir.join(name)) {
             Err(error) => Some(format!("{name} cannot be read: {error}")),
@@ -65,16 +91,33 @@ fn sums(dir: &Path) -> Result<Vec<String>, Fault> {
             Ok((found, _)) => Some(format!("{name} has the digest {found}, {SUMS} says {digest}")),
         })
     })?;
-    Ok(judged.into_iter().flatten().collect())
+    Ok(wrong.into_iter().chain(judged.into_iter().flatten()).collect())
 }
 
-/// What machines that start from the network are given, if that was built too.
-fn pxe(dir: &Path) -> Result<Vec<String>, Fault> {
-    let dir = dir.join(PXE);
-    if !dir.exists() {
-        return Ok(Vec::new());
+/// What machines that start from the network are given, if that was built too: whole, and the same as the image.
+fn pxe(delivery: &Delivery) -> Vec<String> {
+    let Some(dir) = delivery.pxe() else { return Vec::new() };
+    let judge = || {
+        let named = netboot::named(&dir)?;
+        let wrong = sums(&dir, &named, "its list of contents")?;
+        let (installs, site) = (installs(&delivery.image)?, site_of(&delivery.image)?);
+        Ok::<_, Fault>([wrong, netboot::differences(&dir, &installs, &site)?].concat())
+    };
+    let wrong = judge().unwrap_or_else(|fault| vec![fault.to_string()]);
+    wrong.into_iter().map(|wrong| format!("in {PXE}: {wrong}")).collect()
+}
+
+/// Whether the map is that of an image that has no digest of its own; else SHA256SUMS tells.
+fn map(delivery: &Delivery, manifest: &ImageManifest) -> Vec<String> {
+    if manifest.image.sha256.is_some() {
+        return Vec::new();
     }
-    Ok(sums(&dir)?.into_iter().map(|wrong| format!("in {PXE}: {wrong}")).collect())
+    let there = fs::read_to_string(delivery.dir.join(BMAP)).unwrap_or_default();
+    match map_of(&delivery.image, &[]) {
+        Err(fault) => vec![format!("{} cannot be mapped: {fault}", manifest.image.path)],
+        Ok(found) if found == there => Vec::new(),
+        Ok(_) => vec![format!("{BMAP} is not the map of {}", manifest.image.path)],
+    }
 }
 
 /// One line of SHA256SUMS.
@@ -187,8 +230,16 @@ mod tests {
         let line = |bytes: &[u8], name: &str| format!("{}  {name}\n", Digest::of(bytes));
         fs::write(dir.path().join(SUMS), line(b"a", "a") + &line(b"a", "b") + &line(b"", "c"))
             .expect("written");
-        let wrong = sums(dir.path()).expect("looked");
+        let looked = |required: &Required| sums(dir.path(), required, "another").expect("looked");
+        let wrong = looked(&Required::new());
         assert_eq!(wrong.len(), 2, "{wrong:?}");
         assert!(wrong[0].starts_with("b has the digest") && wrong[1].starts_with("c cannot be read"));
+
+        let required = [("a", Some(b"a")), ("b", Some(b"b")), ("c", None), ("d", None)];
+        let required = required.map(|(name, bytes)| (name.to_owned(), bytes.map(|bytes| Digest::of(bytes))));
+        let wrong = looked(&required.into());
+        assert_eq!(wrong.len(), 4, "{wrong:?}");
+        assert_eq!(wrong[0], "SHA256SUMS and another have different digests of b");
+        assert_eq!(wrong[1], "SHA256SUMS does not name d");
     }
 }

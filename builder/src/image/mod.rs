@@ -15,18 +15,20 @@ mod layout;
 pub mod loader;
 mod machine;
 pub mod netboot;
+pub mod next;
 mod parts;
 pub mod site_part;
 pub mod used;
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
 
 use clap::ValueEnum;
 use gatehouse_disk::{CheckedTable, FatLimits, Window, read_fat, read_table};
-use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageFile, ImageManifest, ImagePart};
+use gatehouse_model::{
+    CONTENTS, Digest, Doing as _, Exit, Fault, FileRef, ImageFile, ImageManifest, ImagePart,
+};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::cache::{Cache, digest_file, settle};
@@ -37,6 +39,7 @@ use layout::Layout;
 use parts::Parts;
 
 pub use assemble::digest_of;
+pub use bmap::of as map_of;
 pub use compress::digest_inside;
 
 pub use layout::SITE;
@@ -81,10 +84,7 @@ pub fn build(prepared: &Prepared, out: &Path, formats: &[Format]) -> Result<Imag
     let site = site_part::files(&prepared.dir, &prepared.site, &prepared.lock)?;
     let parts = parts::make(prepared)?;
     let there = finished(out, &parts, &site)?;
-    if formats.contains(&Format::Pxe) {
-        let contents = contents::of(&parts, &Layout::of(&parts)?, &prepared.cache)?;
-        netboot::make(out, &parts, &contents, &site)?;
-    }
+    pxe(out, &parts, prepared, &site, formats.contains(&Format::Pxe))?;
     let image = match &there {
         Some(manifest) => (manifest.image.clone(), manifest.partitions.clone()),
         None => write(out, &parts, site, &prepared.cache).map_err(|fault| with_room(fault, out, &parts))?,
@@ -102,6 +102,17 @@ pub fn build(prepared: &Prepared, out: &Path, formats: &[Format]) -> Result<Imag
         describe(out, &manifest)?;
     }
     Ok(manifest)
+}
+
+/// Makes what machines that start from the network are given; where that is not asked for, none may be left that is of
+/// another build.
+fn pxe(out: &Path, parts: &Parts, prepared: &Prepared, site: &[Content], asked: bool) -> Result<(), Fault> {
+    if !asked && !out.join(netboot::PXE).exists() {
+        return Ok(());
+    }
+    let contents = contents::of(parts, &Layout::of(parts)?, &prepared.cache)?;
+    let keep = if asked { netboot::make } else { netboot::remove_other };
+    keep(out, parts, &contents, site)
 }
 
 /// Where everything lies in the image of a site, and the list of what it installs; its parts are made if they are not in
@@ -125,23 +136,25 @@ fn with_room(fault: Fault, out: &Path, parts: &Parts) -> Fault {
     fault.help(format!("the image takes {needed} MiB in {}; free space there", out.display()))
 }
 
-/// Keeps every other builder out of the directory until the answer is dropped.
-fn hold(out: &Path) -> Result<Flock<File>, Fault> {
-    let dir = File::open(out).doing(|| format!("opening {}", out.display()))?;
-    Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|_| {
-        Fault::new(format!("another process is building into {}", out.display()))
-            .help("wait for it to end, or build into another directory")
+/// Keeps all others that change what was built out of a directory, or a lone image, until the answer is dropped.
+///
+/// # Errors
+/// Another process is at work there (exit 4).
+pub fn hold(out: &Path) -> Result<Flock<File>, Fault> {
+    let held = File::open(out).doing(|| format!("opening {}", out.display()))?;
+    Flock::lock(held, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        Fault::new(format!("another process builds or customizes {}", out.display()))
+            .help("wait for it to end, or name another directory")
             .exit(Exit::InUse)
     })
 }
 
 /// The manifest of the image in the directory, if that image is whole and just what would be built now.
-fn finished(out: &Path, parts: &Parts, site: &[site_part::Content]) -> Result<Option<ImageManifest>, Fault> {
-    let manifest = fs::read(out.join(MANIFEST)).ok();
-    let manifest = manifest.and_then(|bytes| serde_json::from_slice::<ImageManifest>(&bytes).ok());
+fn finished(out: &Path, parts: &Parts, site: &[Content]) -> Result<Option<ImageManifest>, Fault> {
+    let [json, bmap, told] = [MANIFEST, BMAP, SUMS].map(|name| fs::read(out.join(name)).unwrap_or_default());
+    let manifest = serde_json::from_slice::<ImageManifest>(&json).ok();
     let Some(manifest) = manifest.filter(|manifest| manifest.inputs == parts.inputs) else { return Ok(None) };
-    if !out.join(SUMS).is_file()
-        || !out.join(BMAP).is_file()
+    if told != sums(&manifest, &bmap, &json).as_bytes()
         || !site_of(&out.join(IMAGE)).is_ok_and(|there| there == site)
     {
         return Ok(None);
@@ -166,12 +179,35 @@ fn is_there(out: &Path, file: Option<&FileRef>) -> Result<bool, Fault> {
 /// The files in an image's or disk's site partition, sorted by path.
 ///
 /// # Errors
+/// It cannot be read, is no image, or is half changed (exit 3).
+pub fn site_of(image: &Path) -> Result<Vec<Content>, Fault> {
+    next::refuse(image)?;
+    site_as_it_is(image)
+}
+
+/// The same of an image of which somebody knows that it is whole.
+///
+/// # Errors
 /// It cannot be read, or is no image.
-pub fn site_of(image: &Path) -> Result<Vec<site_part::Content>, Fault> {
+pub fn site_as_it_is(image: &Path) -> Result<Vec<Content>, Fault> {
     let mut file = File::open(image).doing(|| format!("opening {}", image.display()))?;
     let window = window(&mut file, layout::SITE)?;
     read_fat(window, FatLimits::default())
         .doing(|| format!("reading {} of {}", layout::SITE, image.display()))
+}
+
+/// The list of what an image installs, as it stands on its boot partition.
+///
+/// # Errors
+/// It cannot be read, or is no image.
+pub fn installs(image: &Path) -> Result<Vec<u8>, Fault> {
+    let mut file = File::open(image).doing(|| format!("opening {}", image.display()))?;
+    let limits = FatLimits { file_bytes: 1 << 30, total_bytes: 1 << 30, ..FatLimits::default() };
+    let files = read_fat(window(&mut file, layout::ESP)?, limits);
+    let mut files = files.doing(|| format!("reading {} of {}", layout::ESP, image.display()))?.into_iter();
+    let found = files.find(|(path, _)| path == CONTENTS);
+    let missing = || Fault::new(format!("there is no {CONTENTS} on {}", layout::ESP));
+    found.map(|(_, bytes)| bytes).ok_or_else(missing)
 }
 
 /// A partition of an image or of a disk made from it.
@@ -187,7 +223,7 @@ fn window<'a>(file: &'a mut File, name: &str) -> Result<Window<&'a mut File>, Fa
 fn write(
     out: &Path,
     parts: &Parts,
-    site: Vec<site_part::Content>,
+    site: Vec<Content>,
     cache: &Cache,
 ) -> Result<(ImageFile, Vec<ImagePart>), Fault> {
     let layout = Layout::of(parts)?;
@@ -200,7 +236,8 @@ fn write(
     for name in [MANIFEST, SUMS, COMPRESSED, BMAP] {
         remove(out, name)?;
     }
-    put(out, BMAP, &bmap::of(partial.path(), &[])?)?;
+    next::done(&out.join(IMAGE))?;
+    put(out, BMAP, bmap::of(partial.path(), &[])?)?;
     settle(partial.path(), &out.join(IMAGE))?;
     Ok(digests)
 }
@@ -224,23 +261,29 @@ fn manifest(
     }
 }
 
-/// Writes what tells of the image: last the manifest, without which a directory holds no finished build.
+/// Writes what tells of the image: last the manifest, without which a directory holds no finished build. One that the
+/// digests do not name is none, either.
 fn describe(out: &Path, manifest: &ImageManifest) -> Result<(), Fault> {
-    remove(out, MANIFEST)?;
     if manifest.compressed.is_none() {
         remove(out, COMPRESSED)?;
     }
     let json = serde_json::to_string_pretty(manifest).doing(|| "writing the manifest")? + "\n";
     let bmap = fs::read(out.join(BMAP)).doing(|| format!("reading {BMAP}"))?;
-    let mut sums = String::new();
+    put(out, SUMS, sums(manifest, &bmap, json.as_bytes()))?;
+    put(out, MANIFEST, json)
+}
+
+/// A line for each file: the image as long as it is what was built, what it is compressed to, its map and its manifest.
+fn sums(manifest: &ImageManifest, bmap: &[u8], json: &[u8]) -> String {
     let image = manifest.image.sha256.map(|sha256| (sha256, manifest.image.path.as_str()));
     let compressed = manifest.compressed.as_ref().map(|file| (file.sha256, file.path.as_str()));
-    let told = [(Digest::of(&bmap), BMAP), (Digest::of(json.as_bytes()), MANIFEST)];
-    for (sha256, path) in image.into_iter().chain(compressed).chain(told) {
-        let _ = writeln!(sums, "{sha256}  {path}");
-    }
-    put(out, SUMS, &sums)?;
-    put(out, MANIFEST, &json)
+    let told = [(Digest::of(bmap), BMAP), (Digest::of(json), MANIFEST)];
+    let lines = image.into_iter().chain(compressed).chain(told);
+    lines.map(|(sha256, path)| line(sha256, path)).collect()
+}
+
+fn line(sha256: Digest, path: &str) -> String {
+    format!("{sha256}  {path}\n")
 }
 
 /// Writes what tells of an image whose site partition was changed: it has no digest any more, and is not the one that
@@ -250,9 +293,13 @@ fn describe(out: &Path, manifest: &ImageManifest) -> Result<(), Fault> {
 /// A file cannot be written.
 pub fn describe_anew(dir: &Path, image: &Path, manifest: Option<&ImageManifest>) -> Result<(), Fault> {
     let Some(manifest) = manifest else { return Ok(()) };
-    let path = dir.join(BMAP);
-    let old = fs::read_to_string(&path).unwrap_or_default();
-    put(dir, BMAP, &bmap::of(image, &bmap::lasting(&old, image)?)?)?;
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+    let (mut old, told) = (read(BMAP), read(SUMS));
+    // A damaged map is not believed.
+    if !told.contains(&line(Digest::of(old.as_bytes()), BMAP)) {
+        old.clear();
+    }
+    put(dir, BMAP, bmap::of(image, &bmap::lasting(&old, image)?)?)?;
     if manifest.compressed.is_some() {
         term::say(&format!("removing {COMPRESSED}, which holds the sites from before"));
     }
@@ -270,9 +317,9 @@ fn remove(out: &Path, name: &str) -> Result<(), Fault> {
     }
 }
 
-fn put(out: &Path, name: &str, text: &str) -> Result<(), Fault> {
+fn put(out: &Path, name: &str, bytes: impl AsRef<[u8]>) -> Result<(), Fault> {
     let partial = Fleeting::new(out.join(format!("{name}.partial")));
-    fs::write(partial.path(), text).doing(|| format!("writing {}", out.join(name).display()))?;
+    fs::write(partial.path(), bytes).doing(|| format!("writing {}", out.join(name).display()))?;
     settle(partial.path(), &out.join(name))
 }
 

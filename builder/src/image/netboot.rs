@@ -9,6 +9,8 @@
 //! SHA256SUMS                                of all of them, for `gatehouse verify` and for sha256sum
 //! ```
 
+mod renew;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -25,12 +27,17 @@ use crate::cache::digest_file;
 use crate::interrupt::Fleeting;
 use crate::tool;
 
+pub use renew::{Renewed, differences, named, remove_other};
+
 /// The directory's name.
 pub const PXE: &str = "pxe";
 /// Where the two lists and the menus are in it.
 const LIST: &str = "contents.json";
 const SITES: &str = "sites.tar";
 const MENU: &str = "grub/grub.cfg";
+const IPXE: &str = "boot.ipxe";
+/// The loaders, for BIOS and UEFI.
+const LOADERS: [&str; 2] = ["grub/bios.0", "grub/uefi.efi"];
 /// The menu, with words in capitals to be filled in.
 const MENU_FORM: &str = include_str!("netboot.cfg");
 const IPXE_FORM: &str = include_str!("netboot.ipxe");
@@ -41,17 +48,7 @@ const IPXE_FORM: &str = include_str!("netboot.ipxe");
 /// The cache has lost a part; the disk is full.
 pub fn make(out: &Path, parts: &Parts, contents: &Contents, site: &[Content]) -> Result<(), Fault> {
     let doing = || format!("making {}", out.join(PXE).display());
-    let (list, tar) = (to_json(contents)?, sites(site, contents.epoch).doing(doing)?);
-    let menus = Menus { contents: Digest::of(list.as_bytes()), sites: Digest::of(&tar), to: to(site)? };
-    let (grub, ipxe) = (menus.grub(""), menus.ipxe());
-    let small: [(&str, &[u8]); 6] = [
-        (LIST, list.as_bytes()),
-        (SITES, &tar),
-        ("grub/bios.0", &parts.grub.net_bios),
-        ("grub/uefi.efi", &parts.grub.net_efi),
-        (MENU, grub.as_bytes()),
-        ("boot.ipxe", ipxe.as_bytes()),
-    ];
+    let small = small(parts, contents, site)?;
     let sums = sums(&small, contents);
     if is_whole(&out.join(PXE), &sums) {
         return Ok(());
@@ -68,12 +65,32 @@ pub fn make(out: &Path, parts: &Parts, contents: &Contents, site: &[Content]) ->
         let mut to = File::create(place(dir, &format!("esp/{}", file.path))?).doing(doing)?;
         io::copy(&mut file.open()?, &mut to).doing(doing)?;
     }
-    for (path, bytes) in small.into_iter().chain([(SUMS, sums.as_bytes())]) {
+    for (path, bytes) in small.into_iter().chain([(SUMS, sums.into_bytes())]) {
         fs::write(place(dir, path)?, bytes).doing(doing)?;
     }
     tool::run("sync", &["-f", &dir.display().to_string()]).doing(doing)?;
     remove(&out.join(PXE)).doing(doing)?;
     fs::rename(dir, out.join(PXE)).doing(doing)
+}
+
+/// The small files, by their paths.
+fn small(
+    parts: &Parts,
+    contents: &Contents,
+    site: &[Content],
+) -> Result<Vec<(&'static str, Vec<u8>)>, Fault> {
+    let (list, tar) = (to_json(contents)?, sites(site, contents.epoch).doing(|| format!("making {SITES}"))?);
+    let menus = Menus::of(list.as_bytes(), &tar, site)?;
+    let (grub, ipxe) = (menus.grub("").into_bytes(), menus.ipxe().into_bytes());
+    let [bios, efi] = LOADERS;
+    Ok(vec![
+        (LIST, list.into_bytes()),
+        (SITES, tar),
+        (bios, parts.grub.net_bios.clone()),
+        (efi, parts.grub.net_efi.clone()),
+        (MENU, grub),
+        (IPXE, ipxe),
+    ])
 }
 
 /// Whether a directory has just these files: one that was damaged is made anew.
@@ -86,7 +103,7 @@ fn is_whole(dir: &Path, sums: &str) -> bool {
 }
 
 /// A line for each file, in the order of their names. Of the large ones the list of what is installed knows the digests.
-fn sums(small: &[(&str, &[u8])], contents: &Contents) -> String {
+fn sums(small: &[(&str, Vec<u8>)], contents: &Contents) -> String {
     let mut files: BTreeMap<String, Digest> =
         small.iter().map(|(path, bytes)| ((*path).to_owned(), Digest::of(bytes))).collect();
     files.extend([&contents.root, &contents.depot].map(|file| (file.path.clone(), file.sha256)));
@@ -118,6 +135,10 @@ struct Menus {
 }
 
 impl Menus {
+    fn of(list: &[u8], tar: &[u8], site: &[Content]) -> Result<Self, Fault> {
+        Ok(Self { contents: Digest::of(list), sites: Digest::of(tar), to: to(site)? })
+    }
+
     fn fill(&self, form: &str) -> String {
         let digests = format!("gatehouse.contents={} gatehouse.sites={}", self.contents, self.sites);
         form.replace("DIGESTS", &digests).replace("WHERE", self.to)
