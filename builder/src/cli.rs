@@ -9,8 +9,9 @@ use gatehouse_model::site::VmmKind;
 
 use crate::delivery::{customize, inspect, verify, write};
 use crate::image::Format;
+use crate::interrupt::{self, Next};
 use crate::term::{self, Progress};
-use crate::{commands, interrupt, plan, root, serve, trial};
+use crate::{commands, plan, root, serve, trial};
 
 /// Makes one bootable image from one site directory; the machine that boots it installs a whole site.
 #[derive(Debug, Parser)]
@@ -321,8 +322,13 @@ pub fn main() -> Result<(), Fault> {
     if let Command::Internal(Internal::Root { spec }) = &cli.command {
         return root::inside::make(spec);
     }
-    term::begin(cli.global.progress, if matches!(cli.command, Command::Try(_)) { "try" } else { "build" });
-    interrupt::begin()?;
+    let (phase, next) = match cli.command {
+        Command::Try(_) => ("try", Next::Tries),
+        Command::Write(_) => ("build", Next::Writes),
+        _ => ("build", Next::GoesOn),
+    };
+    term::begin(cli.global.progress, phase);
+    interrupt::begin(next)?;
     match &cli.command {
         Command::New(args) => commands::new(&cli.global, args),
         Command::Check(args) => commands::check(args),

@@ -1,4 +1,5 @@
-//! Ctrl-C: what is half made in a place of the user's goes, what is whole stays, and one line says how to go on.
+//! Ctrl-C: what is half made in a place of the user's goes, what is whole stays, and one line says what the same command
+//! does next.
 //!
 //! What is half made in the cache lies below `tmp/` under this process's number; the next run removes it. Programs
 //! that were started end with this one.
@@ -18,6 +19,31 @@ use crate::term;
 /// What shells report of a program that Ctrl-C ended.
 const STATUS: i32 = 130;
 
+/// What the same command does after this one was interrupted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Next {
+    /// It goes on with what is not finished.
+    #[default]
+    GoesOn,
+    /// A trial begins anew, with what was built.
+    Tries,
+    /// It writes a stick anew.
+    Writes,
+}
+
+impl Next {
+    fn words(self) -> &'static str {
+        match self {
+            Self::GoesOn => "what is finished is kept: run the same command again to go on",
+            Self::Tries => "what was built is kept: run the same command again for a new trial",
+            Self::Writes => {
+                "what was begun to be written does not start: run the same command again to write all of it"
+            }
+        }
+    }
+}
+
+static NEXT: OnceLock<Next> = OnceLock::new();
 static SEEN: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 static LISTENER: Mutex<Option<Sender<()>>> = Mutex::new(None);
 static HALF_MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -26,7 +52,9 @@ static HALF_MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 ///
 /// # Errors
 /// The handler cannot be set.
-pub fn begin() -> Result<(), Fault> {
+pub fn begin(next: Next) -> Result<(), Fault> {
+    // A second beginning changes nothing.
+    let _ = NEXT.set(next);
     let doing = || "waiting for Ctrl-C";
     let seen = Arc::clone(SEEN.get_or_init(Arc::default));
     for signal in [SIGINT, SIGTERM] {
@@ -63,7 +91,7 @@ fn heard() {
         remove(path);
     }
     term::clear();
-    term::say("interrupted; what is finished is kept: run the same command again to go on");
+    term::say(&format!("interrupted; {}", NEXT.get().copied().unwrap_or_default().words()));
     std::process::exit(STATUS);
 }
 

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use gatehouse_disk::{Table, read_table};
+use gatehouse_disk::{Health, Table, read_table};
 use gatehouse_model::{Doing as _, Fault, ImageManifest, Problem};
 use nix::fcntl::Flock;
 
@@ -90,6 +90,16 @@ fn find(path: &Path) -> Result<(PathBuf, PathBuf), Fault> {
     }
     let dir = image.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((dir.to_owned(), image))
+}
+
+/// What is wrong with an image's partition table.
+fn damage(health: Health) -> Option<&'static str> {
+    match health {
+        Health::Whole => None,
+        Health::PrimaryLost => Some("the partition table at the image's beginning is damaged"),
+        Health::BackupLost => Some("the partition table at the image's end is damaged or cut off"),
+        Health::DiskGrew => Some("the image is longer than its partition table says"),
+    }
 }
 
 fn manifest(path: &Path) -> Result<Option<ImageManifest>, Fault> {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Component, Path};
 
-use gatehouse_disk::{Health, Table};
+use gatehouse_disk::Table;
 use gatehouse_model::{Digest, Doing as _, Exit, Fault, FileRef, ImageManifest, ImagePart};
 
-use super::Delivery;
+use super::{Delivery, damage};
 use crate::cache::digest_file;
 use crate::image::netboot::{self, PXE};
 use crate::image::{
@@ -157,15 +157,7 @@ fn partitions(delivery: &Delivery, manifest: &ImageManifest) -> Result<Vec<Strin
 
 /// How a table differs from the manifest's partitions.
 fn tables(table: &Table, parts: &[ImagePart]) -> Vec<String> {
-    let mut wrong = Vec::new();
-    match table.health {
-        Health::Whole => {}
-        Health::PrimaryLost => {
-            wrong.push("the partition table at the image's beginning is damaged".to_owned());
-        }
-        Health::BackupLost => wrong.push("the partition table at the image's end is damaged".to_owned()),
-        Health::DiskGrew => wrong.push("the image is longer than its partition table says".to_owned()),
-    }
+    let mut wrong: Vec<String> = damage(table.health).into_iter().map(str::to_owned).collect();
     let told: Vec<_> = parts.iter().map(|p| (p.number, p.name.as_str(), p.offset, p.length)).collect();
     let found = table.parts.iter().map(|p| (p.number, p.name.as_str(), p.start(SECTOR), p.bytes(SECTOR)));
     let found: Vec<_> = found.collect();
