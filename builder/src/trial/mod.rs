@@ -1,6 +1,7 @@
 //! `gatehouse try`: runs a site on this machine, shows its progress until every node is up, then leaves it
 //! running with forwarded ports, or stops it.
 
+mod board;
 mod evaluate;
 mod native;
 mod phases;
@@ -8,7 +9,7 @@ mod progress;
 pub mod source;
 pub mod ssh;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -17,11 +18,13 @@ use std::time::{Duration, Instant};
 
 use gatehouse_model::evaluation::{ByLabel, Evaluation};
 use gatehouse_model::site::{InstallTo, SiteFile, VmmKind};
-use gatehouse_model::{Doing as _, Fault, Refusal, Site};
-use serde::{Deserialize, Serialize};
+use gatehouse_model::{Doing as _, Exit, Fault, Refusal, Site};
+use nix::fcntl::{Flock, FlockArg};
+use serde::Serialize;
 
 use crate::cli::{Global, Medium, Try};
 use crate::{interrupt, term};
+use board::{Asker, Board, NodeLine};
 use progress::{Progress, Seen};
 use source::{Given, Source};
 
@@ -55,34 +58,6 @@ pub enum Stop {
     Command(Vec<String>),
 }
 
-/// One node's line of the board, as the agent's `gatectl status --json` prints it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct NodeLine {
-    name: String,
-    state: String,
-    address: String,
-    install_seconds: Option<f64>,
-    #[serde(default)]
-    phases: Vec<PhaseLine>,
-    #[serde(default)]
-    message: String,
-}
-
-/// One phase with its seconds.
-#[derive(Clone, Debug, Deserialize)]
-struct PhaseLine {
-    phase: String,
-    seconds: f64,
-}
-
-/// The board.
-#[derive(Clone, Debug, Deserialize)]
-struct Board {
-    phases: Vec<PhaseLine>,
-    nodes: Vec<NodeLine>,
-}
-
 /// The last line of `--json`.
 #[derive(Debug, Serialize)]
 struct Outcome {
@@ -107,12 +82,12 @@ struct NodeOutcome {
 /// `gatehouse try`.
 ///
 /// # Errors
-/// Whatever building ends with; a node that fails; the time limit.
+/// Another trial runs in the directory (exit 4); whatever building ends with; a node that fails; the time limit.
 pub fn run(global: &Global, args: &Try) -> Result<(), Fault> {
     let source = Source::open(global, &args.site)?;
     let vmm = args.vmm.map_or(source.site.host.vmm, VmmKind::from);
     let other = evaluate::before(args, &source)?;
-    let dir = open_dir(args, &source.site, vmm)?;
+    let (dir, _held) = open_dir(args, &source.site, vmm)?;
     let ways = ssh::prepare(&dir, &source.site)?;
     let to = if args.medium == Medium::Disk { InstallTo::SelfDisk } else { InstallTo::Rule };
     let site = trial_site(&source, &dir, (vmm, to), &ways)?;
@@ -157,25 +132,43 @@ fn last_words(dir: &Path) {
     }
 }
 
-/// The trial's directory: emptied, unless the last trial is to go on.
-fn open_dir(args: &Try, site: &Site, vmm: VmmKind) -> Result<PathBuf, Fault> {
+/// The trial's directory: emptied, unless the last trial is to go on. Nobody else's trial is there until the lock is
+/// dropped.
+fn open_dir(args: &Try, site: &Site, vmm: VmmKind) -> Result<(PathBuf, Flock<File>), Fault> {
     let uid = nix::unistd::geteuid();
     let dir = args.dir.clone().unwrap_or_else(|| {
         PathBuf::from(format!("/var/tmp/gatehouse-{uid}")).join(format!("{}-{vmm}", site.name))
     });
     // It is named in files that are read from anywhere.
     let dir = std::path::absolute(&dir).doing(|| format!("finding {}", dir.display()))?;
-    let empty = fs::read_dir(&dir).map_or(true, |mut entries| entries.next().is_none());
-    if !empty && !dir.join(MARK).exists() {
+    fs::create_dir_all(&dir).doing(|| format!("making {}", dir.display()))?;
+    let held = take(&dir, args.resume)?;
+    Ok((dir, held))
+}
+
+/// Takes a directory for a trial.
+fn take(dir: &Path, resume: bool) -> Result<Flock<File>, Fault> {
+    let held = File::open(dir).doing(|| format!("opening {}", dir.display()))?;
+    let held = Flock::lock(held, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        Fault::new(format!("another trial runs in {}", dir.display()))
+            .help("end it by Ctrl-C where it was started, or name another directory with --dir")
+            .exit(Exit::InUse)
+    })?;
+    let entries = fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let entries: Vec<_> = entries.doing(|| format!("reading {}", dir.display()))?;
+    if !entries.is_empty() && !dir.join(MARK).exists() {
         let what = format!("{} is not empty and not a trial's directory", dir.display());
         return Err(Refusal::new(what, "name another with --dir").into());
     }
-    if !empty && !args.resume {
-        fs::remove_dir_all(&dir).doing(|| format!("removing the last trial in {}", dir.display()))?;
+    // The mark stays, so that what is half emptied is emptied the next time.
+    for entry in entries.iter().filter(|entry| !resume && entry.file_name() != MARK) {
+        let path = entry.path();
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.doing(|| format!("removing {} of the last trial", path.display()))?;
     }
-    fs::create_dir_all(&dir).doing(|| format!("making {}", dir.display()))?;
     fs::write(dir.join(MARK), "").doing(|| format!("writing into {}", dir.display()))?;
-    Ok(dir)
+    Ok(held)
 }
 
 /// The site as it is tried: a copy that lets the trial's key in, installs to the trial's disk, and runs its nodes under
@@ -229,27 +222,27 @@ fn watch(
 ) -> Result<Board, Fault> {
     let limit = Duration::from_secs(args.timeout);
     let events = std::mem::replace(&mut machine.events, Box::new(std::io::empty()));
-    let mut progress = Progress::follow(events, begun);
+    let (mut progress, mut asker) = (Progress::follow(events, begun), Asker::new(begun));
     loop {
         match progress.next(Duration::from_millis(500)) {
-            Seen::Change => {
-                if let Some(board) = machine.board()
-                    && let Some(board) = settled(board, ways)?
-                {
-                    ways.wait_for_all(limit.saturating_sub(begun.elapsed()))?;
-                    progress.finish(&board, begun, ways);
-                    return Ok(board);
-                }
-            }
+            Seen::Change => asker.heard(true),
+            Seen::Event => asker.heard(false),
             Seen::Nothing => {}
             Seen::Refused(why) => return Err(Fault::new(format!("the machine was not installed: {why}"))),
             Seen::End => return Err(Fault::new("the machine ended before every node was up")),
+        }
+        if let Some(board) = asker.board(|| machine.ask_board())
+            && let Some(board) = board.settled(ways)?
+        {
+            ways.wait_for_all(limit.saturating_sub(begun.elapsed()))?;
+            progress.finish(&board, begun, ways);
+            return Ok(board);
         }
         if interrupted.try_recv().is_ok() {
             return Err(Fault::new("interrupted before every node was up"));
         }
         if begun.elapsed() > limit {
-            return Err(late(limit, machine.board(), ways));
+            return Err(late(limit, Board::of(machine.ask_board()), ways));
         }
     }
 }
@@ -261,16 +254,6 @@ fn late(limit: Duration, board: Option<Board>, ways: &ssh::Ways) -> Fault {
     let lines = waited.map(|node| format!("\n  {}: {} {}", node.name, node.state, node.message));
     let lines: String = lines.collect();
     Fault::new(format!("not every node was up and well after {} s{lines}", limit.as_secs()))
-}
-
-/// The board once every node is up; a fault once one has failed.
-fn settled(board: Board, ways: &ssh::Ways) -> Result<Option<Board>, Fault> {
-    if let Some(node) = board.nodes.iter().find(|node| node.state == "failed") {
-        return Err(Fault::new(format!("node {} failed: {}", node.name, node.message)));
-    }
-    // Others come when somebody starts them.
-    let up = board.nodes.iter().all(|node| node.state == "running" || !ways.awaits(&node.name));
-    Ok(up.then_some(board))
 }
 
 fn outcome(board: &Board, took: Duration, ways: &ssh::Ways, evaluation: Option<Evaluation>) -> Outcome {
@@ -304,10 +287,9 @@ impl Machine {
         command
     }
 
-    /// The board; none while the machine does not answer.
-    fn board(&self) -> Option<Board> {
-        let output = self.ask(&["status", "--json"]).output().ok()?;
-        output.status.success().then(|| serde_json::from_slice(&output.stdout).ok()).flatten()
+    /// The command that asks for its board.
+    fn ask_board(&self) -> Command {
+        self.ask(&["status", "--json"])
     }
 
     /// Stops it and waits until it is gone.
@@ -336,7 +318,8 @@ impl Machine {
 
     /// Leaves it running until Ctrl-C, which reaches the machine's process too.
     fn stay(&mut self, dir: &Path, ways: &ssh::Ways, interrupted: &Receiver<()>) -> Result<(), Fault> {
-        term::say(&format!("running; log in with `ssh -F {} NODE`; Ctrl-C stops it", ways.config.display()));
+        let config = ssh::for_shell(&ways.config.display().to_string());
+        term::say(&format!("running; log in with `ssh -F {config} NODE`; Ctrl-C stops it"));
         term::say(&format!("disks and logs are below {}", dir.display()));
         loop {
             if self.child.try_wait().doing(|| "waiting for the machine")?.is_some() {
@@ -346,5 +329,30 @@ impl Machine {
                 return self.stop();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_trial_at_a_time() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let dir = temp.path();
+        let held = take(dir, false).expect("it is empty");
+        fs::create_dir(dir.join("stores")).expect("made");
+        fs::write(dir.join("stores/disk"), "kept").expect("written");
+        for resume in [false, true] {
+            assert_eq!(take(dir, resume).expect_err("held").exit_status(), Exit::InUse);
+        }
+        drop(held);
+        drop(take(dir, true).expect("free"));
+        assert!(dir.join("stores/disk").exists(), "a resumed trial has lost its disk");
+        drop(take(dir, false).expect("free"));
+        assert_eq!(fs::read_dir(dir).expect("there").count(), 1, "the mark alone is left");
+        fs::rename(dir.join(MARK), dir.join("letter")).expect("renamed");
+        assert_eq!(take(dir, false).expect_err("no trial's").exit_status(), Exit::Refusal);
+        assert!(dir.join("letter").exists());
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use gatehouse_model::site::VmmKind;
-use gatehouse_model::{Doing as _, Fault, SET_TOOLS};
+use gatehouse_model::{Doing as _, Fault, Refusal, SET_TOOLS};
 
 use super::{Machine, Stop, ssh};
 use crate::commands::Prepared;
@@ -28,6 +28,10 @@ pub fn start(
     site: &Path,
     ways: &ssh::Ways,
 ) -> Result<Machine, Fault> {
+    if vmm == VmmKind::Uml && dir.to_string_lossy().contains(char::is_whitespace) {
+        let what = format!("User Mode Linux finds no disk below {}, which has a space in it", dir.display());
+        return Err(Refusal::new(what, "name a directory without one with --dir").into());
+    }
     if vmm == VmmKind::Kvm {
         tool::run(QEMU, &["--version"]).map_err(|fault| fault.help("install qemu-system-x86"))?;
     }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use gatehouse_model::{Event, State};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::board::Board;
 use super::phases::Phases;
-use super::{Board, ssh};
+use super::ssh;
 use crate::term;
 
 /// The phase of a medium's installer.
@@ -19,6 +20,8 @@ const INSTALL: &str = "self-install";
 pub enum Seen {
     /// Something the board may show.
     Change,
+    /// Something that does not.
+    Event,
     /// Nothing new.
     Nothing,
     /// The machine does not install, and waits for somebody.
@@ -52,7 +55,7 @@ impl Progress {
     pub fn next(&mut self, at_most: Duration) -> Seen {
         match self.lines.recv_timeout(at_most) {
             Ok(line) => {
-                let Ok(event) = serde_json::from_str::<Event>(&line) else { return Seen::Nothing };
+                let Ok(event) = serde_json::from_str::<Event>(&line) else { return Seen::Event };
                 self.phases.note(&event, Instant::now());
                 match term::bars() {
                     Some(bars) => self.draw(bars, &event),
@@ -61,9 +64,8 @@ impl Progress {
                 if event.phase == INSTALL && event.action == "installing" && event.state == State::Failed {
                     return Seen::Refused(event.message);
                 }
-                if shows_on_board(&event) { Seen::Change } else { Seen::Nothing }
+                if shows_on_board(&event) { Seen::Change } else { Seen::Event }
             }
-            // The board is looked at now and then even where an event was lost.
             Err(RecvTimeoutError::Timeout) => Seen::Nothing,
             Err(RecvTimeoutError::Disconnected) => Seen::End,
         }

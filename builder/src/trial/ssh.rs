@@ -74,8 +74,19 @@ fn render(ways: &[Way], key: &Path) -> String {
     format!(
         "{blocks}Host *\n  User root\n  IdentityFile {}\n  IdentitiesOnly yes\n  StrictHostKeyChecking no\n  \
          UserKnownHostsFile /dev/null\n  LogLevel ERROR\n  ConnectTimeout 60\n",
-        key.display()
+        quoted(&key.display().to_string())
     )
+}
+
+/// A path as ssh reads it in its configuration; `%` would begin a word that it fills in.
+fn quoted(path: &str) -> String {
+    format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
+}
+
+/// A path as a person may give it to a shell.
+pub fn for_shell(path: &str) -> String {
+    let plain = |letter: char| letter.is_alphanumeric() || "/._-+:,@%=".contains(letter);
+    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
 impl Ways {
@@ -131,6 +142,18 @@ mod tests {
         assert!(
             text.starts_with("Host ce 10.0.2.21\n  HostName 127.0.0.1\n  Port 4022\nHost *\n  User root\n")
         );
-        assert!(text.contains("IdentityFile /k/id\n"));
+        assert!(text.contains("IdentityFile \"/k/id\"\n"));
+    }
+
+    #[test]
+    fn paths_are_quoted_where_they_must_be() {
+        for (path, ssh, shell) in [
+            ("/x/a-b.c", "\"/x/a-b.c\"", "/x/a-b.c"),
+            ("/x/my trials", "\"/x/my trials\"", "'/x/my trials'"),
+            ("/x/50%", "\"/x/50%%\"", "/x/50%"),
+            ("/x/a\"b\\c'd", "\"/x/a\\\"b\\\\c'd\"", "'/x/a\"b\\c'\\''d'"),
+        ] {
+            assert_eq!((quoted(path), for_shell(path)), (ssh.to_owned(), shell.to_owned()));
+        }
     }
 }
