@@ -55,7 +55,7 @@ enum Command {
     Inspect(Inspect),
     /// Check every digest of a built image; status 5 if one does not match
     Verify(Verify),
-    /// Put other sites into a built image, in place: only its site partition is written
+    /// Put other sites into a built image and its pxe/, in place: only the site partition is written
     Customize(Customize),
     /// Write an image to a USB stick: only what counts, read back
     Write(Write),
@@ -130,7 +130,7 @@ pub struct Build {
     /// Directory for the image and what belongs to it
     #[arg(short, long, value_name = "DIR")]
     pub out: PathBuf,
-    /// What to make beside gatehouse.img, separated by commas
+    /// What to make beside gatehouse.img, separated by commas; what does not belong to it is removed
     #[arg(long, value_enum, value_delimiter = ',', default_value = "img")]
     pub format: Vec<Format>,
     /// Print the manifest as JSON
@@ -185,7 +185,7 @@ pub struct Write {
     pub out: PathBuf,
     /// The stick, such as /dev/sdX; everything on it is lost. A file is taken as well
     pub device: PathBuf,
-    /// Write to a disk that is no stick, too
+    /// Write to a disk that says it is not removable, too
     #[arg(long)]
     pub fixed: bool,
 }

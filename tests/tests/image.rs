@@ -114,8 +114,18 @@ fn it_goes_onto_sticks_that_held_something(out: &Path, temp: &Path) {
     assert_eq!(copied.code, 0, "{copied:?}");
     is_right_in_every_part(&stick, &made, temp);
 
+    fs::OpenOptions::new().write(true).open(&stick).and_then(|file| file.set_len(size - 4096)).expect("cut");
+    let refused = run_gatehouse(&["write", &stick_text, &temp.join("other").display().to_string()]);
+    assert!(refused.code == 3 && refused.stderr.contains("is not whole"), "{refused:?}");
+    assert!(!temp.join("other").exists(), "half an image was written");
+
     fs::write(&stick, "too small").expect("written");
-    for (device, why) in [(stick_text.as_str(), "takes"), ("/dev/null", "neither a disk nor a file")] {
+    let itself = image.display().to_string();
+    for (device, why) in [
+        (stick_text.as_str(), "takes"),
+        ("/dev/null", "neither a disk nor a file"),
+        (itself.as_str(), "itself"),
+    ] {
         let refused = run_gatehouse(&["write", &out_text, device]);
         assert!(refused.code == 3 && refused.stderr.contains(why), "{refused:?}");
     }
@@ -158,8 +168,7 @@ fn it_takes_other_sites(first: &Path, out: &Path, temp: &Path) {
     assert!(ended.code == 0 && ended.stderr.contains("gatehouse.site=south"), "{}", ended.stderr);
     assert_eq!(sites(), ["sites/north:\"north\"", "sites/south:\"south\""]);
     is_right_in_every_part(&image, &made, temp);
-    let verified = run_gatehouse(&["verify", &out_text]);
-    assert_eq!(verified.code, 0, "{verified:?}");
+    it_is_whole_and_mended_after_a_cut(out, &[&north, &south], temp);
     let after = manifest(out);
     assert_eq!(after["partitions"], made["partitions"]);
     let (mapped, stick) = (out.join("gatehouse.img.bmap"), temp.join("stick"));
@@ -176,6 +185,40 @@ fn it_takes_other_sites(first: &Path, out: &Path, temp: &Path) {
         assert!(refused.stderr.contains(said), "{refused:?}");
     }
     assert!(fs::read(&image).expect("read") == before, "a refusal changed the image");
+
+    // Machines would be given the sites from before.
+    build(first, out, &cache());
+    assert!(!out.join("pxe").exists(), "pxe/ has other sites than the image");
+}
+
+/// What was customized: all of it has the same sites, one changed byte is found, and what a cut leaves is used by nobody
+/// until the same command has mended it.
+fn it_is_whole_and_mended_after_a_cut(out: &Path, sites: &[&str], temp: &Path) {
+    let (made, image, out) = (manifest(out), out.join("gatehouse.img"), out.display().to_string());
+    let verify = || run_gatehouse(&["verify", &out]);
+    let whole = || {
+        let verified = verify();
+        assert_eq!(verified.code, 0, "{verified:?}");
+    };
+    whole();
+    // Between the table and the first partition.
+    flip(&image, 900_000);
+    let bad = verify();
+    assert!(bad.code == 5 && bad.stderr.contains("gatehouse.img.bmap is not the map"), "{bad:?}");
+    flip(&image, 900_000);
+
+    let site = &made["partitions"][2];
+    partition(&image, &made, "gh-site", &image.with_extension("img.gh-site"));
+    let file = fs::OpenOptions::new().write(true).open(&image).expect("opened");
+    file.write_all_at(&vec![0xa5; 3 << 19], site["offset"].as_u64().expect("a number")).expect("written");
+    let other = temp.join("other").display().to_string();
+    for (args, code) in [(&["inspect", &out][..], 3), (&["verify", &out], 5), (&["write", &out, &other], 3)] {
+        let refused = run_gatehouse(args);
+        assert!(refused.code == code && refused.stderr.contains("was cut short"), "{args:?}: {refused:?}");
+    }
+    let mended = run_gatehouse(&[&["customize", &out][..], sites].concat());
+    assert_eq!(mended.code, 0, "{mended:?}");
+    whole();
 }
 
 const ELSEWHERE: &str = "elsewhere/with a space";
@@ -219,6 +262,21 @@ fn what_was_delivered_can_be_looked_at_and_checked(site: &Path, out: &Path) {
     let bad = run_gatehouse(&["verify", &dir]);
     assert!(bad.code == 5 && bad.stderr.contains("in pxe: grub/uefi.efi has the digest"), "{bad:?}");
     flip(&pxe.join("grub/uefi.efi"), 5000);
+    // A list that names nothing is none, and the manifest knows the image's digest.
+    let (sums, map) = (out.join("SHA256SUMS"), out.join("gatehouse.img.bmap"));
+    let [sums_text, map_text] = [&sums, &map].map(|path| fs::read_to_string(path).expect("read"));
+    fs::write(&sums, "").expect("written");
+    let bad = run_gatehouse(&["verify", &dir]);
+    assert!(bad.code == 5 && bad.stderr.contains("SHA256SUMS does not name gatehouse.img\n"), "{bad:?}");
+    fs::write(&sums, &sums_text).expect("written");
+    fs::write(&map, map_text.clone() + "junk").expect("written");
+    flip(&image, 900_000);
+    let bad = run_gatehouse(&["verify", &dir]);
+    for name in ["gatehouse.img", "gatehouse.img.bmap"] {
+        assert!(bad.code == 5 && bad.stderr.contains(&format!("  {name} has the digest")), "{bad:?}");
+    }
+    flip(&image, 900_000);
+    fs::write(&map, map_text).expect("written");
     fs::File::open(&image).and_then(|file| file.set_modified(time)).expect("as it was");
 }
 

@@ -34,8 +34,8 @@ fn with(path: &Path, extension: &str) -> PathBuf {
 /// It is.
 pub fn refuse(image: &Path) -> Result<(), Refusal> {
     if path(image).exists() {
-        let what = format!("customizing {} was cut short", image.display());
-        return Err(Refusal::new(what, "run `gatehouse customize` again"));
+        let what = format!("customizing {} was cut short, or still goes on", image.display());
+        return Err(Refusal::new(what, "run `gatehouse customize` again, if nobody does just now"));
     }
     Ok(())
 }
