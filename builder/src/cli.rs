@@ -60,6 +60,10 @@ enum Command {
     /// Write an image to a USB stick: only what counts, read back
     Write(Write),
     /// Serve a built image to the machines of a LAN that start from the network
+    ///
+    /// By PXE of BIOS and UEFI, UEFI HTTP boot, and iPXE that chains `http://ADDRESS:PORT/boot.ipxe`; Secure Boot must be
+    /// off. Beside another DHCP server, in which nothing is set, it only says what to start. Firmware that takes HTTP boot
+    /// from the server of its address only (EDK II takes it from both) needs --range.
     Serve(Serve),
     /// Build if needed, boot it with fresh disks, show progress until every node is up
     Try(Try),
@@ -195,13 +199,13 @@ pub struct Write {
 pub struct Serve {
     /// The directory of a build with `--format pxe`
     pub out: PathBuf,
-    /// The network interface that is served [default: the only one with an address]
+    /// The network interface that is served [default: the only one that is up and has an address]
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
     /// The port of the HTTP server
     #[arg(long, default_value_t = 8000, value_name = "PORT")]
     pub http_port: u16,
-    /// Give addresses too, from the first to the last; else another DHCP server of the LAN does that
+    /// Give addresses of its network too, from the first to the last; else another DHCP server of the LAN does that
     #[arg(long, num_args = 2, value_names = ["FIRST", "LAST"])]
     pub range: Option<Vec<Ipv4Addr>>,
 }

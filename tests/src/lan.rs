@@ -17,8 +17,8 @@ const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVM
 #[derive(Debug)]
 pub struct Lan {
     pid: String,
-    /// Whose namespace it is, if it was made for this.
-    _holder: Option<Machine>,
+    /// Whose namespace it is, if it was made for this, and who else is on the LAN.
+    others: Vec<Machine>,
 }
 
 impl Lan {
@@ -28,13 +28,7 @@ impl Lan {
     /// It cannot be made, as by an ordinary user.
     #[allow(clippy::new_without_default, reason = "it makes a namespace")]
     pub fn new() -> Self {
-        let holder =
-            Command::new("unshare").args(["--net", "sleep", "infinity"]).spawn().expect("unshare starts");
-        let lan = Self { pid: holder.id().to_string(), _holder: Some(Machine(holder)) };
-        let own = fs::read_link("/proc/self/ns/net").expect("a namespace");
-        while fs::read_link(format!("/proc/{}/ns/net", lan.pid)).is_ok_and(|other| other == own) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let lan = Self::empty();
         for line in [
             "link set lo up",
             "link add gh0 type bridge",
@@ -46,11 +40,43 @@ impl Lan {
         lan.with_tap()
     }
 
+    /// A namespace with nothing in it.
+    fn empty() -> Self {
+        let holder =
+            Command::new("unshare").args(["--net", "sleep", "infinity"]).spawn().expect("unshare starts");
+        let lan = Self { pid: holder.id().to_string(), others: vec![Machine(holder)] };
+        let own = fs::read_link("/proc/self/ns/net").expect("a namespace");
+        while fs::read_link(format!("/proc/{}/ns/net", lan.pid)).is_ok_and(|other| other == own) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        lan
+    }
+
+    /// With a DHCP server as routers have it: it gives addresses, and says nothing of what to start.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn with_router(mut self) -> Self {
+        let router = Self::empty();
+        self.ip(&format!("link add router type veth peer name eth0 netns {}", router.pid));
+        self.ip("link set router master gh0 up");
+        router.ip("address add 10.0.2.1/24 dev eth0");
+        router.ip("link set eth0 up");
+        let mut dhcp = router.inside("setpriv");
+        dhcp.args(["--pdeathsig", "KILL", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null"]);
+        dhcp.args(["--user=root", "--group=root", "--port=0", "--leasefile-ro", "--interface=eth0"]);
+        dhcp.args(["--bind-dynamic", "--dhcp-range=10.0.2.100,10.0.2.120,1h"]);
+        self.others.push(Machine(dhcp.spawn().expect("dnsmasq starts")));
+        self.others.extend(router.others);
+        self
+    }
+
     /// That of a trial on User Mode Linux.
     pub fn of_trial(dir: &Path) -> Self {
         let agent = format!("gatehouse-agent trial --dir {}", dir.display());
         let found = run(Command::new("pgrep").args(["-n", "-f", &agent]));
-        Self { pid: found.stdout.trim().to_owned(), _holder: None }.with_tap()
+        Self { pid: found.stdout.trim().to_owned(), others: Vec::new() }.with_tap()
     }
 
     fn with_tap(self) -> Self {

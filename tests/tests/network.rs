@@ -12,7 +12,7 @@ fn temp() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("gatehouse-net-").tempdir_in("/var/tmp").expect("a directory")
 }
 
-/// Until its node runs, and through one more start.
+/// Until its node runs, and through one more start: a BIOS beside another DHCP server, UEFI without one.
 fn starts_from_the_network(uefi: bool) {
     if !is_possible() {
         return;
@@ -24,9 +24,12 @@ fn starts_from_the_network(uefi: bool) {
     assert_eq!(built.code, 0, "{}", built.stderr);
     File::create(temp.path().join("disk.img")).and_then(|disk| disk.set_len(24 << 30)).expect("made");
 
-    let lan = Lan::new();
+    let lan = if uefi { Lan::new() } else { Lan::new().with_router() };
     let mut serve = lan.inside(&gatehouse().display().to_string());
-    serve.args(["serve", &out, "--interface", "gh0", "--range", "10.0.2.100", "10.0.2.120"]);
+    serve.args(["serve", &out, "--interface", "gh0"]);
+    if uefi {
+        serve.args(["--range", "10.0.2.100", "10.0.2.120"]);
+    }
     let mut server = Try::start(&mut serve, temp.path());
     server.wait_for("Ctrl-C ends it", Duration::from_secs(30));
     let mut machine = Machine::start(&lan, temp.path(), 2, uefi);

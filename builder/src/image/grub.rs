@@ -1,5 +1,7 @@
 //! GRUB for BIOS and UEFI machines, made without grub-install, and its menu.
 
+mod early;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,8 @@ use super::RECIPE;
 use crate::cache::{Cache, settle};
 use crate::interrupt::Fleeting;
 use crate::tools::Tools;
+
+pub use early::{told_bios, told_uefi};
 
 /// The menu. One serves both: Xen is a multiboot2 kernel under UEFI as well, and asks GRUB to leave the firmware's
 /// services on. Chainloading `xen.efi` would need a configuration file of its own beside it.
@@ -48,16 +52,28 @@ struct Platform {
     /// What it needs there beside [`MODULES`].
     more: &'static [&'static str],
     prefix: &'static str,
+    /// What it does before it reads the menu.
+    early: &'static str,
 }
 
-const BIOS: Platform = Platform { name: "i386-pc", more: &["biosdisk"], prefix: PREFIX };
+const BIOS: Platform = Platform { name: "i386-pc", more: &["biosdisk"], prefix: PREFIX, early: "" };
 /// The firmware starts it from the menu's own partition, so the prefix names none. The video modules are what lets
 /// Xen have the firmware's screen.
-const UEFI: Platform = Platform { name: "x86_64-efi", more: &["all_video", "efi_gop"], prefix: "/grub" };
+const UEFI: Platform =
+    Platform { name: "x86_64-efi", more: &["all_video", "efi_gop"], prefix: "/grub", early: "" };
 /// The same from the network: the menu lies on the server that they came from.
-const NET_BIOS: Platform = Platform { name: "i386-pc-pxe", more: &["biosdisk", "pxe"], prefix: "/grub" };
-const NET_UEFI: Platform =
-    Platform { name: "x86_64-efi", more: &["all_video", "efi_gop", "efinet"], prefix: "/grub" };
+const NET_BIOS: Platform = Platform {
+    name: "i386-pc-pxe",
+    more: &["biosdisk", "pxe", "memrw"],
+    prefix: "/grub",
+    early: early::BIOS,
+};
+const NET_UEFI: Platform = Platform {
+    name: "x86_64-efi",
+    more: &["all_video", "efi_gop", "efinet"],
+    prefix: "/grub",
+    early: early::UEFI,
+};
 
 /// GRUB's images.
 #[derive(Debug)]
@@ -115,14 +131,19 @@ impl Platform {
         cache: &Cache,
         also: &[&str],
     ) -> Result<PathBuf, Fault> {
-        let Self { name, more, prefix } = self;
-        let key = format!("grub {RECIPE} {packages} {name} {prefix} {MODULES:?} {more:?} {also:?}");
+        let Self { name, more, prefix, early } = self;
+        let key = format!("grub {RECIPE} {packages} {name} {prefix} {MODULES:?} {more:?} {also:?} {early}");
         let done = cache.file(&Digest::of(key.as_bytes()));
         if !done.exists() {
             let scratch = Fleeting::new(cache.scratch("grub")?);
             let made = scratch.path().join("image");
             let (dir, to) = (self.directory(tools).display().to_string(), made.display().to_string());
             let mut args = vec!["-O", name, "-d", &dir, "-p", prefix, "-o", &to];
+            let config = scratch.path().join("early.cfg").display().to_string();
+            if !early.is_empty() {
+                fs::write(&config, early).doing(|| format!("writing {config}"))?;
+                args.extend(["-c", &config]);
+            }
             args.extend(MODULES);
             args.extend(*more);
             args.extend(also);

@@ -10,10 +10,12 @@
 //! ```
 
 mod renew;
+mod told;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
 use gatehouse_model::site::{BOOT_CFG, InstallTo};
@@ -28,16 +30,18 @@ use crate::interrupt::Fleeting;
 use crate::tool;
 
 pub use renew::{Renewed, differences, named, remove_other};
+pub use told::Told;
 
 /// The directory's name.
 pub const PXE: &str = "pxe";
 /// Where the two lists and the menus are in it.
 const LIST: &str = "contents.json";
 const SITES: &str = "sites.tar";
-const MENU: &str = "grub/grub.cfg";
 const IPXE: &str = "boot.ipxe";
+/// GRUB's menu.
+pub const MENU: &str = "grub/grub.cfg";
 /// The loaders, for BIOS and UEFI.
-const LOADERS: [&str; 2] = ["grub/bios.0", "grub/uefi.efi"];
+pub const LOADERS: [&str; 2] = ["grub/bios.0", "grub/uefi.efi"];
 /// The menu, with words in capitals to be filled in.
 const MENU_FORM: &str = include_str!("netboot.cfg");
 const IPXE_FORM: &str = include_str!("netboot.ipxe");
@@ -81,7 +85,7 @@ fn small(
 ) -> Result<Vec<(&'static str, Vec<u8>)>, Fault> {
     let (list, tar) = (to_json(contents)?, sites(site, contents.epoch).doing(|| format!("making {SITES}"))?);
     let menus = Menus::of(list.as_bytes(), &tar, site)?;
-    let (grub, ipxe) = (menus.grub("").into_bytes(), menus.ipxe().into_bytes());
+    let (grub, ipxe) = (menus.grub(None).into_bytes(), menus.ipxe(None).into_bytes());
     let [bios, efi] = LOADERS;
     Ok(vec![
         (LIST, list.into_bytes()),
@@ -111,22 +115,6 @@ fn sums(small: &[(&str, Vec<u8>)], contents: &Contents) -> String {
     files.iter().fold(String::new(), |text, (path, sha256)| text + &format!("{sha256}  {path}\n"))
 }
 
-/// The menu of a directory for a server at a port of its own.
-///
-/// # Errors
-/// The directory is not one of these.
-pub fn menu(dir: &Path, port: u16) -> Result<String, Fault> {
-    let digest = |name: &str| {
-        let path = dir.join(name);
-        fs::read(&path).map(|bytes| Digest::of(&bytes)).doing(|| format!("reading {}", path.display()))
-    };
-    let menu =
-        fs::read_to_string(dir.join(MENU)).doing(|| format!("reading {}", dir.join(MENU).display()))?;
-    let to = if menu.contains("gatehouse.install-to=rule") { "gatehouse.install-to=rule" } else { "" };
-    let menus = Menus { contents: digest(LIST)?, sites: digest(SITES)?, to };
-    Ok(menus.grub(&format!(":{port}")))
-}
-
 /// What both menus tell the kernel.
 struct Menus {
     contents: Digest,
@@ -144,13 +132,16 @@ impl Menus {
         form.replace("DIGESTS", &digests).replace("WHERE", self.to)
     }
 
-    /// GRUB's; `port` is empty or `:8080`.
-    fn grub(&self, port: &str) -> String {
-        self.fill(MENU_FORM).replace("PORT", port)
+    /// GRUB's, for one HTTP server, or else for the server that GRUB knows.
+    fn grub(&self, server: Option<SocketAddrV4>) -> String {
+        let known = || "$net_default_server".to_owned();
+        self.fill(MENU_FORM).replace("SERVER", &server.map_or_else(known, |server| server.to_string()))
     }
 
-    fn ipxe(&self) -> String {
-        self.fill(IPXE_FORM)
+    /// The same for iPXE.
+    fn ipxe(&self, server: Option<SocketAddrV4>) -> String {
+        let known = || "${next-server}".to_owned();
+        self.fill(IPXE_FORM).replace("SERVER", &server.map_or_else(known, |server| server.to_string()))
     }
 }
 
@@ -204,18 +195,17 @@ mod tests {
     fn a_menu_names_what_must_come() {
         let (contents, sites) = (Digest::of(b"c"), Digest::of(b"s"));
         let menus = Menus { contents, sites, to: "gatehouse.install-to=rule" };
-        for text in [menus.grub(":8080"), menus.ipxe()] {
+        let server = Some(SocketAddrV4::new([192, 0, 2, 1].into(), 8080));
+        for text in [menus.grub(server), menus.ipxe(server)] {
             assert!(
                 text.contains(&format!("gatehouse.contents={contents} gatehouse.sites={sites}")),
                 "{text}"
             );
-            assert!(
-                text.contains("gatehouse.install-to=rule")
-                    && !text.contains("WHERE")
-                    && !text.contains("PORT")
-            );
+            assert!(text.contains("gatehouse.install-to=rule") && text.contains("192.0.2.1:8080"), "{text}");
+            assert!(!["WHERE", "SERVER"].iter().any(|word| text.contains(word)), "{text}");
         }
-        assert!(menus.grub(":8080").contains("gatehouse_http=\"$net_default_server\":8080\n"));
+        assert!(menus.grub(None).contains("gatehouse_http=\"$net_default_server\"\n"));
+        assert!(menus.ipxe(None).contains("gatehouse.from=http://${next-server} "));
     }
 
     #[test]

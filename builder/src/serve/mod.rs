@@ -3,29 +3,31 @@
 
 mod dnsmasq;
 mod http;
+mod interface;
+mod silent;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{SocketAddrV4, TcpListener};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gatehouse_model::{Doing as _, Event, Fault, Problem, Refusal, State};
 
 use crate::cli;
-use crate::image::netboot;
+use crate::image::netboot::{self, Told};
 use crate::interrupt::{self, Fleeting};
 use crate::{term, tool};
 use dnsmasq::{Config, Dhcp};
 use http::Heard;
+use interface::Interface;
+use silent::Silent;
 
 /// The program.
 const DNSMASQ: &str = "dnsmasq";
-/// The loaders, which TFTP serves.
-const LOADERS: [&str; 2] = ["bios.0", "uefi.efi"];
 
 /// `gatehouse serve`.
 ///
@@ -33,24 +35,31 @@ const LOADERS: [&str; 2] = ["bios.0", "uefi.efi"];
 /// There is no `pxe/`; a port is taken; dnsmasq does not start or ends.
 pub fn run(args: &cli::Serve) -> Result<(), Fault> {
     let dir = open(&args.out)?;
-    let (interface, address) = interface(args)?;
+    let text = tool::run("ip", &["-json", "address", "show"])?;
+    let interface = interface::choose(&text, args.interface.as_deref())?;
+    let dhcp = match args.range.as_deref() {
+        Some(&[first, last]) => interface.check(first, last).map(|()| Dhcp::Full(first, last))?,
+        _ => Dhcp::Proxy,
+    };
     tool::run(DNSMASQ, &["--version"]).map_err(|fault| fault.help("install dnsmasq-base"))?;
-    let listener = TcpListener::bind(SocketAddrV4::new(address.0, args.http_port)).map_err(|error| {
-        let what = format!("port {} of {} cannot be had: {error}", args.http_port, address.0);
+    let server = SocketAddrV4::new(interface.address, args.http_port);
+    let listener = TcpListener::bind(server).map_err(|error| {
+        let what = format!("port {} of {} cannot be had: {error}", server.port(), server.ip());
         Fault::from(Refusal::new(what, "end what listens there, or name another with --http-port"))
     })?;
-    let scratch = Fleeting::new(std::env::temp_dir().join(format!("gatehouse-serve-{}", std::process::id())));
-    let config = configure(&dir, scratch.path(), args, &interface, address)?;
+    let scratch = scratch()?;
+    let (tftp, instead) = (scratch.path().join("tftp"), scratch.path().join("http"));
+    lay_out(&dir, &tftp, &instead, server)?;
+    let config = Config { interface: &interface, dhcp, tftp: &tftp, http_port: server.port() };
+    let path = scratch.path().join("dnsmasq.conf");
+    fs::write(&path, config.text()).doing(|| format!("writing {}", path.display()))?;
     let (sender, heard) = channel();
-    http::serve(&dir, listener, sender.clone())?;
-    let mut dnsmasq = start(&config, sender)?;
-    let (how, port) = (if args.range.is_some() { "DHCP" } else { "proxy DHCP" }, args.http_port);
-    term::say(&format!(
-        "serving {} on {interface}: {how}, TFTP, http://{}:{port}; Ctrl-C ends it",
-        dir.display(),
-        address.0
-    ));
-    let ended = show(&heard, &mut dnsmasq);
+    http::serve(&dir, &instead, listener, sender.clone())?;
+    let mut dnsmasq = start(&path, tftp, sender)?;
+    let how = if dhcp == Dhcp::Proxy { "proxy DHCP" } else { "DHCP" };
+    let Interface { name, .. } = &interface;
+    term::say(&format!("serving {} on {name}: {how}, TFTP, http://{server}; Ctrl-C ends it", dir.display()));
+    let ended = show(&heard, &mut dnsmasq, server);
     let _ = dnsmasq.kill();
     let _ = dnsmasq.wait();
     ended
@@ -67,61 +76,26 @@ fn open(out: &Path) -> Result<PathBuf, Fault> {
     })
 }
 
-/// The interface that is served and its address; without a name the only one that has one.
-fn interface(args: &cli::Serve) -> Result<(String, (Ipv4Addr, u8)), Fault> {
-    let text = tool::run("ip", &["-json", "-4", "address", "show", "up", "scope", "global"])?;
-    let links: serde_json::Value = serde_json::from_str(&text).doing(|| "reading the interfaces")?;
-    let mut found = Vec::new();
-    for link in links.as_array().into_iter().flatten() {
-        let name = link["ifname"].as_str().unwrap_or_default().to_owned();
-        let info = link["addr_info"].as_array().and_then(|all| all.first());
-        let address = info.and_then(|info| info["local"].as_str()?.parse().ok());
-        let prefix = info.and_then(|info| u8::try_from(info["prefixlen"].as_u64()?).ok());
-        if let (Some(address), Some(prefix)) = (address, prefix)
-            && args.interface.as_ref().is_none_or(|wanted| *wanted == name)
-        {
-            found.push((name, (address, prefix)));
-        }
-    }
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        count => {
-            let names: Vec<_> = found.into_iter().map(|(name, _)| name).collect();
-            let what = format!("{count} interfaces with an address could be served: {}", names.join(", "));
-            Err(Refusal::new(what, "name one with --interface").into())
-        }
-    }
+/// A directory of this process's own, whose name nobody can know before.
+fn scratch() -> Result<Fleeting, Fault> {
+    let made = tempfile::Builder::new().prefix("gatehouse-serve-").tempdir();
+    Ok(Fleeting::new(made.doing(|| "making a temporary directory")?.keep()))
 }
 
-/// The TFTP directory: the loaders, and a menu that knows the port; and dnsmasq's configuration.
-fn configure(
-    dir: &Path,
-    scratch: &Path,
-    args: &cli::Serve,
-    interface: &str,
-    address: (Ipv4Addr, u8),
-) -> Result<PathBuf, Fault> {
-    let doing = || format!("making {}", scratch.display());
-    let grub = scratch.join("tftp/grub");
-    fs::create_dir_all(&grub).doing(doing)?;
-    let real = fs::canonicalize(dir).doing(doing)?;
-    for loader in LOADERS {
-        symlink(real.join("grub").join(loader), grub.join(loader)).doing(doing)?;
+/// What TFTP serves, and what HTTP serves in place of the directory's own: loaders and menus that name this server.
+fn lay_out(dir: &Path, tftp: &Path, instead: &Path, server: SocketAddrV4) -> Result<(), Fault> {
+    let told = Told::of(dir, server)?;
+    for (to, files) in [(tftp, told.tftp), (instead, told.http)] {
+        let doing = || format!("making {}", to.display());
+        fs::create_dir_all(to.join("grub")).doing(doing)?;
+        files.iter().try_for_each(|(path, bytes)| fs::write(to.join(path), bytes)).doing(doing)?;
     }
-    symlink(real.join("esp"), scratch.join("tftp/esp")).doing(doing)?;
-    fs::write(grub.join("grub.cfg"), netboot::menu(dir, args.http_port)?).doing(doing)?;
-    let dhcp = match args.range.as_deref() {
-        Some(&[first, last]) => Dhcp::Full(first, last),
-        _ => Dhcp::Proxy,
-    };
-    let config = Config { interface, address, dhcp, tftp: &scratch.join("tftp") };
-    let path = scratch.join("dnsmasq.conf");
-    fs::write(&path, config.text()).doing(doing)?;
-    Ok(path)
+    let linked = fs::canonicalize(dir).and_then(|real| symlink(real.join("esp"), tftp.join("esp")));
+    linked.doing(|| format!("making {}", tftp.display()))
 }
 
 /// Starts dnsmasq, which ends with this process however that ends; its log is read.
-fn start(config: &Path, sender: Sender<Heard>) -> Result<Child, Fault> {
+fn start(config: &Path, tftp: PathBuf, sender: Sender<Heard>) -> Result<Child, Fault> {
     let file = format!("--conf-file={}", config.display());
     // Whoever changes his group loses the signal at its parent's death.
     let mut command = Command::new("setpriv");
@@ -146,9 +120,10 @@ fn start(config: &Path, sender: Sender<Heard>) -> Result<Child, Fault> {
                 term::say(&format!("{mac}: {said}"));
                 None
             } else if let Some((file, to)) = dnsmasq::sent(&line) {
-                Some(Heard::Fetches { from: to.to_owned(), path: file.to_owned() })
+                let path = Path::new(file).strip_prefix(&tftp).unwrap_or(Path::new(file));
+                Some(Heard::Fetches { from: to.to_owned(), path: path.display().to_string() })
             } else {
-                if line.contains("failed") || line.contains("cannot") || line.contains("error") {
+                if dnsmasq::is_trouble(&line) {
                     term::say(&line);
                 }
                 None
@@ -162,13 +137,25 @@ fn start(config: &Path, sender: Sender<Heard>) -> Result<Child, Fault> {
 }
 
 /// Shows every machine and how far it is, until Ctrl-C.
-fn show(heard: &Receiver<Heard>, dnsmasq: &mut Child) -> Result<(), Fault> {
+fn show(heard: &Receiver<Heard>, dnsmasq: &mut Child, server: SocketAddrV4) -> Result<(), Fault> {
     let interrupted = interrupt::listen();
+    let mut silent = Silent::default();
     loop {
         match heard.recv_timeout(Duration::from_millis(300)) {
-            Ok(Heard::Fetches { from, path }) => term::say(&format!("{from}: fetches {path}")),
+            Ok(Heard::Fetches { from, path }) => {
+                term::say(&format!("{from}: fetches {path}"));
+                silent.heard(&from, &path, Instant::now());
+            }
             Ok(Heard::Tells { machine, event }) => term::pass_on(&event, &line(&machine, &event)),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        for (from, loader) in silent.overdue(Instant::now()) {
+            term::say(&format!(
+                "{from}: has {loader} and asks for no menu; see that Secure Boot is off there, and that nothing filters \
+                 UDP (TFTP) and port {} of {}",
+                server.port(),
+                server.ip()
+            ));
         }
         if interrupted.try_recv().is_ok() {
             return Ok(());

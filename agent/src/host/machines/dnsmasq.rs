@@ -20,12 +20,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// dnsmasq's configuration (dnsmasq(8)). Client architectures are those of RFC 4578: 7 and 9 are UEFI of x86-64.
 pub(super) fn config(site: &Site, tftp: &Path) -> String {
     let subnet = site.network.subnet;
-    // TFTP at one port, so that one rule of a packet filter lets it through.
+    // TFTP at one port, so that one rule of a packet filter lets it through. The option of iPXE's says how much this
+    // answer counts: beside another DHCP server it would take whichever comes first.
     let mut text = format!(
         "port=0\nno-resolv\nno-hosts\ninterface={BRIDGE}\nexcept-interface=lo\nbind-dynamic\nlog-facility=-\n\
          leasefile-ro\ndhcp-range={},static,{}\ndhcp-ignore=tag:!known\nenable-tftp\ntftp-root={}\ntftp-single-port\n\
          dhcp-match=set:uefi,option:client-arch,7\ndhcp-match=set:uefi,option:client-arch,9\n\
-         dhcp-boot=tag:!uefi,grub/bios.0\ndhcp-boot=tag:uefi,grub/uefi.efi\n",
+         dhcp-boot=tag:!uefi,grub/bios.0\ndhcp-boot=tag:uefi,grub/uefi.efi\ndhcp-option=encap:175,1,1b\n",
         subnet.address,
         subnet.mask(),
         tftp.display()
@@ -159,6 +160,6 @@ mod tests {
         {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
-        assert!(!text.contains("node1"));
+        assert!(text.contains("\ndhcp-option=encap:175,1,1b\n") && !text.contains("node1"), "{text}");
     }
 }

@@ -45,7 +45,7 @@ fn renewed(dir: &Path, site: &[Content]) -> Result<Vec<(&'static str, Vec<u8>)>,
     let (list, contents) = list(dir)?;
     let tar = sites(site, contents.epoch)?;
     let menus = Menus::of(&list, &tar, site)?;
-    let mut files = vec![(SITES, tar), (MENU, menus.grub("").into()), (IPXE, menus.ipxe().into())];
+    let mut files = vec![(SITES, tar), (MENU, menus.grub(None).into()), (IPXE, menus.ipxe(None).into())];
     let old = fs::read_to_string(dir.join(SUMS)).doing(|| format!("reading {SUMS}"))?;
     // What does not change keeps its digest, so that damage stays to be seen.
     let mut sums: BTreeMap<&str, String> =
