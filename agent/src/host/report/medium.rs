@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use gatehouse_model::{Doing as _, Fault};
 use nix::mount::MsFlags;
@@ -15,6 +16,8 @@ use crate::host::mounts;
 const REPORT: &str = "report";
 /// Where a medium's site partition is mounted to leave a report on it.
 const MOUNTED: &str = "/run/gatehouse/report";
+/// How long the partition may be gone.
+const GONE: Duration = Duration::from_secs(5);
 /// The names in a report's directory.
 const SUMMARY: &str = "summary.txt";
 const MACHINE: &str = "machine.json";
@@ -25,14 +28,25 @@ const LONGEST: u64 = 4 << 20;
 /// Letters of one word in the name of a report's directory.
 const WORD: usize = 40;
 
+/// Mounts a partition. Whoever has written a table has the kernel read it: udev does that once more when the disk is
+/// closed, and for a moment its partitions are gone.
+fn mount(part_device: &str, at: &Path) -> Result<(), Fault> {
+    let begun = Instant::now();
+    loop {
+        match mounts::mount_once("vfat", part_device, at, MsFlags::empty(), "utf8,flush") {
+            Err(_) if begun.elapsed() < GONE => std::thread::sleep(Duration::from_millis(250)),
+            ended => return ended,
+        }
+    }
+}
+
 /// Leaves a report on a site partition that is not mounted; `part_device` is its `/dev/…`.
 ///
 /// # Errors
 /// It cannot be mounted for writing, or is full; an older report is then still there.
 pub fn leave_on(part_device: &str, report: &Report) -> Result<(), Fault> {
     let at = Path::new(MOUNTED);
-    let left = mounts::mount_once("vfat", part_device, at, MsFlags::empty(), "utf8,flush")
-        .and_then(|()| write_to(at, report));
+    let left = mount(part_device, at).and_then(|()| write_to(at, report));
     left.and(mounts::unmount(at)).doing(|| format!("leaving the report on {part_device}"))
 }
 
