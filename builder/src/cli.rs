@@ -61,9 +61,9 @@ enum Command {
     Write(Write),
     /// Serve a built image to the machines of a LAN that start from the network
     ///
-    /// By PXE of BIOS and UEFI, UEFI HTTP boot, and iPXE that chains `http://ADDRESS:PORT/boot.ipxe`; Secure Boot must be
-    /// off. Beside another DHCP server, in which nothing is set, it only says what to start. Firmware that takes HTTP boot
-    /// from the server of its address only (EDK II takes it from both) needs --range.
+    /// By PXE of BIOS and UEFI, UEFI HTTP boot, and iPXE that chains `http://ADDRESS:PORT/boot.ipxe`; Secure Boot must
+    /// be off. Beside another DHCP server, in which nothing is set, it only says what to start. Firmware that takes HTTP
+    /// boot from the server of its address only (EDK II takes it from both) needs --range.
     Serve(Serve),
     /// Build if needed, boot it with fresh disks, show progress until every node is up
     Try(Try),

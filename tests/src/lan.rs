@@ -65,8 +65,8 @@ impl Lan {
         router.ip("link set eth0 up");
         let mut dhcp = router.inside("setpriv");
         dhcp.args(["--pdeathsig", "KILL", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null"]);
-        dhcp.args(["--user=root", "--group=root", "--port=0", "--leasefile-ro", "--interface=eth0"]);
-        dhcp.args(["--bind-dynamic", "--dhcp-range=10.0.2.100,10.0.2.120,1h"]);
+        dhcp.args(["--user=root", "--group=root", "--port=0", "--leasefile-ro", "--pid-file"]);
+        dhcp.args(["--interface=eth0", "--bind-dynamic", "--dhcp-range=10.0.2.100,10.0.2.120,1h"]);
         self.others.push(Machine(dhcp.spawn().expect("dnsmasq starts")));
         self.others.extend(router.others);
         self

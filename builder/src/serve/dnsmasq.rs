@@ -31,11 +31,11 @@ pub struct Config<'a> {
 
 impl Config<'_> {
     /// The configuration's text (dnsmasq(8)). Client architectures are those of RFC 4578: 0 a BIOS, 7 and 9 UEFI of
-    /// x86-64, 16 the same by HTTP.
+    /// x86-64, 16 the same by HTTP. No file with the process's number is written: the usual one may be another dnsmasq's.
     pub fn text(&self) -> String {
         let Interface { name, address, .. } = self.interface;
         let mut text = format!(
-            "port=0\nno-resolv\nno-hosts\ninterface={name}\nexcept-interface=lo\nbind-dynamic\nlog-dhcp\n\
+            "port=0\npid-file\nno-resolv\nno-hosts\ninterface={name}\nexcept-interface=lo\nbind-dynamic\nlog-dhcp\n\
              log-facility=-\nenable-tftp\ntftp-root={}\ntftp-no-fail\nleasefile-ro\n",
             self.tftp.display()
         );

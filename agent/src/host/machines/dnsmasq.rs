@@ -18,13 +18,15 @@ const PAUSE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// dnsmasq's configuration (dnsmasq(8)). Client architectures are those of RFC 4578: 7 and 9 are UEFI of x86-64.
+/// No file with the process's number is written: in a trial the usual one may be another dnsmasq's.
 pub(super) fn config(site: &Site, tftp: &Path) -> String {
     let subnet = site.network.subnet;
     // TFTP at one port, so that one rule of a packet filter lets it through. The option of iPXE's says how much this
     // answer counts: beside another DHCP server it would take whichever comes first.
     let mut text = format!(
-        "port=0\nno-resolv\nno-hosts\ninterface={BRIDGE}\nexcept-interface=lo\nbind-dynamic\nlog-facility=-\n\
-         leasefile-ro\ndhcp-range={},static,{}\ndhcp-ignore=tag:!known\nenable-tftp\ntftp-root={}\ntftp-single-port\n\
+        "port=0\npid-file\nno-resolv\nno-hosts\ninterface={BRIDGE}\nexcept-interface=lo\nbind-dynamic\n\
+         log-facility=-\nleasefile-ro\ndhcp-range={},static,{}\ndhcp-ignore=tag:!known\nenable-tftp\n\
+         tftp-root={}\ntftp-single-port\n\
          dhcp-match=set:uefi,option:client-arch,7\ndhcp-match=set:uefi,option:client-arch,9\n\
          dhcp-boot=tag:!uefi,grub/bios.0\ndhcp-boot=tag:uefi,grub/uefi.efi\ndhcp-option=encap:175,1,1b\n",
         subnet.address,
