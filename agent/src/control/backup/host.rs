@@ -248,16 +248,15 @@ pub(super) fn restore_nodes(
             eprintln!("{name}: no backup in {}", dir.display());
             continue;
         }
-        if let Some(why) = stays(paths, name, (&file, replace))? {
-            eprintln!("{name}: {why}");
-            continue;
-        }
-        failed.note(
-            name,
-            node::restore(paths, name, (&Place::File(file), replace), interrupt),
-            interrupt,
-            tell,
-        )?;
+        let done = match stays(paths, name, (&file, replace)) {
+            Ok(Some(why)) => {
+                eprintln!("{name}: {why}");
+                continue;
+            }
+            Ok(None) => node::restore(paths, name, (&Place::File(file), replace), interrupt),
+            Err(fault) => Err(fault),
+        };
+        failed.note(name, done, interrupt, tell)?;
     }
     failed.end("not restored", "see to what is told of each; the same command goes on with them")
 }
